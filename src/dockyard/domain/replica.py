@@ -1,0 +1,59 @@
+"""A replica: one process that serves one version; and the pure rules about it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dockyard.domain.lifecycle import ReplicaState
+from dockyard.errors import Reason
+
+BACK_OFF_CEILING_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFailure:
+    """Why a replica ended: a reason to act on, a sentence, and the last lines it wrote."""
+
+    reason: Reason
+    message: str
+    at: datetime
+    log_tail: tuple[str, ...] = ()
+    retryable: bool = True  # False: the same start would fail in the same way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """`pid` with `process_started_at` (seconds since the epoch, from /proc) names the process beyond doubt.
+
+    `token` is the secret that the replica asks of whoever calls it. `timings` in ms: spawn, import, load, warm_up.
+    `restarts` counts the replicas of this slot that failed before it.
+    """
+
+    replica_id: str
+    version_id: str
+    deployment_id: str
+    token: str
+    created_at: datetime
+    modified_at: datetime
+    state: ReplicaState = ReplicaState.PENDING
+    pid: int | None = None
+    process_started_at: float | None = None
+    socket: str | None = None
+    host: str = "localhost"
+    engine: str = ""
+    compute_type: str = ""
+    runs_on: str = ""
+    restarts: int = 0
+    timings: dict[str, Any] | None = None
+    failure: ReplicaFailure | None = None
+    started_at: datetime | None = None
+    ready_at: datetime | None = None
+    stopped_at: datetime | None = None
+    revision: int = 0
+
+
+def back_off_s(failures_in_a_row: int) -> float:
+    """Seconds to wait before the next start: 0, then 1, 2, 4 … 60."""
+    if failures_in_a_row <= 0:
+        return 0.0
+    return min(BACK_OFF_CEILING_S, 2.0 ** min(failures_in_a_row - 1, 10))

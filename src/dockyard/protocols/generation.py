@@ -1,0 +1,114 @@
+"""What gateway and replica say to each other: `POST /generate`, `GET /health`, `GET /watch`. JSON, one shape each.
+
+`POST /generate` takes a `GenerateRequest` and replies with newline-delimited `GenerateEvent`s: any number of
+`{"text", "ids"}`, then one `{"finish", "usage"}`; or, should the engine fail midway, one `{"error"}`. A request that
+cannot be served is refused before the stream with status 400 (its own fault) or 503 (not now) and a `ReplicaError`
+as body. Dropping the connection aborts the request. Every call carries the header `x-replica-token`.
+
+`resume` continues a generation that another replica began: the ids of all tokens that came in events so far. The text
+already sent for them is derived anew from the ids, so nothing is sent twice and nothing is left out.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+TOKEN_HEADER = "x-replica-token"
+
+FinishReason = Literal["stop", "length"]
+
+
+class GenerateRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One prompt, one continuation. Exactly one of `prompt`, `prompt_ids`, `messages` is set."""
+
+    id: str
+    prompt: str | None = None
+    prompt_ids: list[int] | None = None
+    messages: list[dict[str, Any]] | None = None
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0  # 0 keeps the single most probable token
+    top_k: int = 50
+    max_tokens: int = 16
+    stop: list[str] = []
+    seed: int | None = None
+    resume: list[int] = []
+
+
+class Usage(msgspec.Struct):
+    """Counts of real tokens. `completion_tokens` includes resumed ones and the end-of-sequence token does not count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ReplicaError(msgspec.Struct):
+    """`reason` is a member of `errors.Reason`; `kind` one of the error kinds (`invalid`, `unavailable`, `failed`)."""
+
+    kind: str
+    reason: str
+    message: str
+    field: str | None = None
+
+
+class GenerateEvent(msgspec.Struct, omit_defaults=True):
+    """Either a piece of text with the ids of the tokens behind it, or the end, or an error.
+
+    `text` may be empty while `ids` is not: a stop sequence or a character may be half there.
+    """
+
+    text: str = ""
+    ids: list[int] = []
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    error: ReplicaError | None = None
+
+
+ReplicaPhase = Literal["starting", "importing", "loading", "warming_up", "ready", "draining", "failed"]
+
+
+class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A replica's own account. `running` and `waiting` count requests; `capacity` is the most it will run at once.
+
+    `timings` in ms, filled as the phases pass: `importMs`, `loadMs`, `warmUpMs` (`spawnMs` is the server's to tell).
+    """
+
+    replica_id: str
+    phase: ReplicaPhase
+    running: int = 0
+    waiting: int = 0
+    capacity: int = 0
+    engine: str = ""
+    compute_type: str = ""
+    progress: str = ""
+    timings: dict[str, float] = {}
+    can_seed: bool = False
+    chat_template: bool = False
+    largest_batch: int = 0  # rows of the largest batch the engine has run
+    failure: ReplicaError | None = None
+
+
+class WorkerSpec(msgspec.Struct, kw_only=True):
+    """All that a replica process needs to start; it is handed over as JSON on its standard input.
+
+    `artifact_dir` holds what the engine loads, `model_dir` the imported files (tokenizer, config, chat template).
+    """
+
+    replica_id: str
+    token: str
+    engine: str
+    artifact_dir: str
+    model_dir: str
+    family: str
+    device: str
+    compute_type: str
+    max_batch_size: int
+    context_length: int | None
+    threads: int
+    eos_token_ids: list[int]
+    decoder_start_token_id: int | None = None
+    orphan_after_s: float = 30.0
+
+
+encode_request = msgspec.json.Encoder()
+decode_event = msgspec.json.Decoder(GenerateEvent)
+decode_health = msgspec.json.Decoder(Health)

@@ -1,0 +1,74 @@
+"""What the server asks of the `prepare` process: JSON in on its standard input, JSON lines out on its standard output.
+
+Lines: `{"progress": {...}}` any number of times, then exactly one `{"result": {...}}` or `{"failure": {...}}`. The
+process ends by itself when its standard input is closed, so none outlives the server that asked.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+
+class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
+    """Look at `source` (a folder or a GGUF file), copy or convert it into the artifact store, describe it."""
+
+    source: str
+    artifacts_dir: str
+    scratch_dir: str
+
+
+class ConvertTask(msgspec.Struct, kw_only=True, tag_field="task", tag="convert"):
+    """Make what `engine` loads from the artifact `source_key`; a finished one is reused."""
+
+    source_key: str
+    engine: str
+    quantization: str
+    artifacts_dir: str
+    scratch_dir: str
+
+
+class VerifyTask(msgspec.Struct, kw_only=True, tag_field="task", tag="verify"):
+    """Compare an artifact's files with its manifest: sizes always, digests of files touched since the last time."""
+
+    key: str
+    artifacts_dir: str
+
+
+Task = ImportTask | ConvertTask | VerifyTask
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """`phase` is a `domain.job.Phase`; `share` of that phase, 0 to 1."""
+
+    phase: str
+    share: float
+    message: str
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What was made: the artifact's key and size; for an import the model card (`ModelCard` as a JSON object)."""
+
+    key: str
+    size_bytes: int
+    reused: bool = False
+    card: dict[str, Any] | None = None
+
+
+class Preparer(Protocol):
+    async def run(self, task: Task, on_progress: Callable[[Progress], Awaitable[None]]) -> Outcome:
+        """Run `task` in a process of its own to its end.
+
+        Raises `Failed` with the task's reason and log tail. Cancelling the call kills the process and what it began.
+        """
+        ...
+
+    def cached(self, source_key: str, engine: str, quantization: str) -> str | None:
+        """The key of the finished artifact that `ConvertTask` would make, if it is there; no process is started."""
+        ...
+
+    def installed(self, engine: str) -> bool:
+        """Whether the engine's Python packages can be imported by a replica."""
+        ...
+
+    def artifact_dir(self, key: str) -> str: ...
