@@ -46,10 +46,7 @@ _ENCODER_DECODERS: dict[str, tuple[EngineName, ...]] = {
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     **{name: Architecture(name, Family.DECODER, engines) for name, engines in _DECODERS.items()},
-    **{
-        name: Architecture(name, Family.ENCODER_DECODER, engines)
-        for name, engines in _ENCODER_DECODERS.items()
-    },
+    **{name: Architecture(name, Family.ENCODER_DECODER, engines) for name, engines in _ENCODER_DECODERS.items()},
 }
 
 QUANTIZATIONS: Final[dict[EngineName, tuple[Quantization, ...]]] = {
@@ -84,7 +81,7 @@ def resolve_engine(architecture: str, optimization: EngineName | None) -> Engine
     engines = known.engines if known else ()
     if optimization is None and engines:
         return engines[0]
-    if optimization in engines:
+    if optimization is not None and optimization in engines:
         return optimization
     wanted = optimization or EngineName.TRANSFORMERS
     instead = ", ".join(repr(_wire(engine)) for engine in engines) or "none: no engine runs it"

@@ -65,9 +65,7 @@ class Placement:
 def place(device: Device, host: Host, *, strict: bool) -> Placement:
     """The host stands in for the device: its GPUs if it has enough of them, else its CPU; `strict` refuses instead."""
     if len(host.gpus) >= device.gpus:
-        return Placement(
-            kind="cuda", gpus=device.gpus, runs_on=f"{device.gpus} GPU (standing in for {device.name})"
-        )
+        return Placement(kind="cuda", gpus=device.gpus, runs_on=f"{device.gpus} GPU (standing in for {device.name})")
     if strict:
         raise Invalid(
             f"deviceType {device.name} needs {device.gpus} GPU(s) and this host has {len(host.gpus)}; "

@@ -124,9 +124,7 @@ def succeed(job: Job, message: str, now: datetime, response: dict[str, Any] | No
     """`job`, done: 100 %, with the outcome that the client needs next."""
     done = advance(job, Phase.DONE, message, now, 1.0)
     logs = _closed(done.logs, JobStatus.SUCCESS, now)
-    return replace(
-        done, status=JobStatus.SUCCESS, logs=logs, response=response, lease_owner=None, lease_until=None
-    )
+    return replace(done, status=JobStatus.SUCCESS, logs=logs, response=response, lease_owner=None, lease_until=None)
 
 
 def fail(job: Job, reason: Reason, message: str, now: datetime, log_tail: tuple[str, ...] = ()) -> Job:
