@@ -100,6 +100,12 @@ class Reason(StrEnum):
         "The GGUF file's architecture has no mapping to safetensors here.",
     )
 
+    # The database
+    ALREADY_EXISTS = "ALREADY_EXISTS", "There is one with that id or name already."
+    STILL_REFERENCED = "STILL_REFERENCED", "Something else refers to it, or what it refers to is not there."
+    CHANGED_MEANWHILE = "CHANGED_MEANWHILE", "Somebody else changed it at the same moment; try again."
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE", "The database cannot be reached or is busy; try again."
+
     # Jobs and replicas
     OUT_OF_MEMORY = "OUT_OF_MEMORY", "The process ran out of memory."
     ENGINE_CRASHED = "ENGINE_CRASHED", "The replica's process ended while it loaded, warmed up or served."

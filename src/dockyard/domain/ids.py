@@ -4,5 +4,7 @@ import uuid
 
 
 def new_id(prefix: str) -> str:
-    """`cm` model, `ds` job (dock status), `dp` deployment, `vr` version, `rp` replica, `ev` event, `ak` key, `app` app."""
+    """Prefixes: `cm` model, `ds` job (dock status), `dp` deployment, `vr` version, `rp` replica, `ev` event,
+    `ak` key, `app` app.
+    """
     return f"{prefix}-{uuid.uuid4()}"

@@ -1,0 +1,305 @@
+"""Puts the server together: the only place that names concrete classes and reads settings."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from dockyard.api.app import build_app
+from dockyard.clock import SystemClock
+from dockyard.domain.access import new_key
+from dockyard.errors import Conflict, Failed, Invalid
+from dockyard.fleets.local.fleet import LocalFleet
+from dockyard.fleets.local.host import host_now
+from dockyard.gateway.app import Gateway
+from dockyard.logs import configure_logs
+from dockyard.loops.base import Loop, LoopMetrics
+from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh
+from dockyard.loops.imports import Imports
+from dockyard.loops.observe import observe_replicas, settle_after_restart
+from dockyard.loops.preparing import Preparations
+from dockyard.loops.reconcile import Reconciler
+from dockyard.loops.replicas import Replicas
+from dockyard.prepare.runner import ProcessPreparer
+from dockyard.protocols.fleet import RunningReplica
+from dockyard.services.context import Context, Policy
+from dockyard.services.keyring import LiveKeyring
+from dockyard.services.keys import ensure_admin_key
+from dockyard.settings import Settings
+from dockyard.store.database import Store
+
+log = structlog.get_logger()
+
+RECONCILE_INTERVAL_S = 5.0  # at the latest; everything that matters wakes the loop
+KEYS_INTERVAL_S = 0.5  # with another server on the same database a revoked key is refused within a second
+HOUSEKEEPING_INTERVAL_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The data directory. `artifacts` and `scratch` share a file system, so that a rename finishes an artifact."""
+
+    data: Path
+
+    @property
+    def artifacts(self) -> Path:
+        return self.data / "artifacts"
+
+    @property
+    def scratch(self) -> Path:
+        return self.data / "scratch"
+
+    @property
+    def run(self) -> Path:
+        return self.data / "run"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.data / "admin-key"
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "lock"
+
+    def make(self) -> None:
+        for path in (self.data, self.artifacts, self.scratch, self.run):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until SIGTERM or SIGINT, which drain it.
+
+    Raises `DockyardError` when it cannot start: the data directory is in use, the port taken, the database away.
+    """
+    configure_logs(settings.log_format, settings.log_level)
+    paths = Paths(settings.data_dir.expanduser().resolve())
+    try:
+        paths.make()
+    except OSError as error:
+        raise Invalid(f"the data directory {paths.data} cannot be made: {error.strerror}", field="data_dir") from error
+    with _locked(paths.lock), contextlib.closing(_bind(settings)) as listener:
+        uvicorn_loop = uvicorn.Config("", loop="auto").get_loop_factory()
+        with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
+            runner.run(_serve(settings, paths, listener))
+
+
+async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> None:
+    base_url = _base_url(settings, listener)
+    registry = CollectorRegistry()
+    async with _context(settings, paths, registry) as (ctx, gateway, start_loops):
+        await _ensure_admin_key(ctx, settings, paths)
+        async with start_loops(base_url) as ready:
+            app = build_app(ctx, ready=ready, metrics=registry, gateway=gateway)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=int(settings.drain_timeout_s),
+            )
+            server = _Server(config)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, server.end)
+            log.info("dockyard serves", url=base_url, data_dir=str(paths.data), pid=os.getpid())
+            await server.serve(sockets=[listener])
+            log.info("dockyard stops: requests have ended, replicas follow")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that the signals are ours: it would raise them again before the replicas are stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self) -> None:
+        """First call: finish what runs. Second: now."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+@contextlib.asynccontextmanager
+async def _context(
+    settings: Settings, paths: Paths, registry: CollectorRegistry
+) -> AsyncIterator[
+    tuple[Context, Gateway, Callable[[str], contextlib.AbstractAsyncContextManager[Callable[[], bool]]]]
+]:
+    """Everything that the use cases need, opened in order and closed in reverse."""
+    clock = SystemClock()
+    store = Store(settings.store_url)
+    await store.open()
+    preparer = ProcessPreparer(paths.artifacts, paths.scratch)
+    await preparer.clean_scratch()
+    fleet = LocalFleet(paths.run, clock)
+    keyring = LiveKeyring(store, clock)
+    gateway = Gateway(keyring, clock, queue_limit=settings.queue_limit, registry=registry)
+    wakes: list[Callable[[], None]] = []
+
+    def wake() -> None:
+        for wake_one in wakes:
+            wake_one()
+
+    ctx = Context(
+        store=store,
+        clock=clock,
+        preparer=preparer,
+        fleet=fleet,
+        router=gateway,
+        keyring=keyring,
+        host=host_now,
+        policy=Policy(
+            strict_devices=settings.devices == "strict",
+            delay_unit_ms=1000 if settings.scale_delay_unit == "s" else 1,
+            import_roots=settings.import_roots,
+            loopback=settings.on_loopback,
+        ),
+        wake=wake,
+    )
+
+    def start_loops(base_url: str) -> contextlib.AbstractAsyncContextManager[Callable[[], bool]]:
+        return _loops(ctx, settings, paths, LoopMetrics(registry), wakes, base_url)
+
+    try:
+        await fleet.open(await _known_replicas(ctx))
+        await settle_after_restart(ctx)
+        async with store.transaction() as tx:
+            await tx.jobs.release(None)  # the lock on the data directory proves that no other server holds one
+        await keyring.refresh()
+        yield ctx, gateway, start_loops
+    finally:
+        await gateway.close()
+        await fleet.close(stop_replicas=True)
+        await observe_replicas(ctx)
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _loops(
+    ctx: Context,
+    settings: Settings,
+    paths: Paths,
+    metrics: LoopMetrics,
+    wakes: list[Callable[[], None]],
+    base_url: str,
+) -> AsyncIterator[Callable[[], bool]]:
+    """Start the loops; yields a function that tells whether the first look at everything is done."""
+    places = {"artifacts_dir": str(paths.artifacts), "scratch_dir": str(paths.scratch)}
+    preparations = Preparations(ctx, **places)
+    replicas = Replicas(ctx, settings.threads)
+    reconciler = Reconciler(ctx, preparations, replicas, base_url)
+    imports = Imports(ctx, f"{os.getpid()}@{socket.gethostname()}", **places)
+    await reconciler.work()  # before the first request: adopted replicas are routed to at once
+    loops = (
+        Loop("reconcile", reconciler.work, RECONCILE_INTERVAL_S, metrics),
+        Loop("imports", imports.work, RECONCILE_INTERVAL_S, metrics),
+        Loop("keys", lambda: keep_keys_fresh(ctx), KEYS_INTERVAL_S, metrics),
+        Loop("housekeeping", lambda: forget_ended_replicas(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
+    )
+    wakes.extend(loop.wake for loop in loops[:2])
+    for loop in loops:
+        loop.start()
+    watcher = asyncio.create_task(_wake_on_change(ctx, loops[0]), name="watch fleet")
+    try:
+        yield lambda: True
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        for loop in loops:
+            await loop.stop()
+        await imports.close()
+        await preparations.close()
+        await replicas.close()
+        await ctx.keyring.flush_used()
+
+
+async def _wake_on_change(ctx: Context, loop: Loop) -> None:
+    while True:
+        await ctx.fleet.changed.wait()
+        ctx.fleet.changed.clear()
+        loop.wake()
+
+
+async def _known_replicas(ctx: Context) -> list[RunningReplica]:
+    async with ctx.store.reading() as tx:
+        living = await tx.replicas.living()
+    return [
+        RunningReplica(
+            replica_id=replica.replica_id,
+            token=replica.token,
+            pid=replica.pid,
+            process_started_at=replica.process_started_at,
+            socket=replica.socket,
+        )
+        for replica in living
+        if replica.pid is not None and replica.process_started_at is not None and replica.socket is not None
+    ]
+
+
+async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> None:
+    """The key of the first start: from the setting, else from its file, else a new one, printed this once."""
+    secret, file = settings.admin_key, paths.admin_key
+    if secret is None and file.exists():
+        secret = file.read_text().strip()
+    elif secret is None:
+        secret = new_key()
+        _write_private(file, secret + "\n")
+        sys.stdout.write(f"The management key, shown this once and kept in {file}:\n{secret}\n")
+        sys.stdout.flush()
+    await ensure_admin_key(ctx, secret)
+
+
+def _write_private(file: Path, text: str) -> None:
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    """Hold the data directory. The kernel lets go when the process ends, however it ends."""
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(
+                f"another dockyard serves from {path.parent}; stop it, or choose another --data-dir"
+            ) from error
+        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+        yield file
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Listen before anything is started, so that a taken port costs nothing."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise Failed(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port"
+        ) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def _base_url(settings: Settings, listener: socket.socket) -> str:
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{listener.getsockname()[1]}"

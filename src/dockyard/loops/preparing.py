@@ -1,0 +1,120 @@
+"""Artifacts in the making: one task per version that waits for its artifact; progress goes to the version's job."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import structlog
+
+from dockyard.domain.deployment import Version
+from dockyard.domain.job import Phase, advance
+from dockyard.domain.model import Artifact
+from dockyard.domain.replica import ReplicaFailure
+from dockyard.errors import NotFound, Stale
+from dockyard.loops.base import as_failure
+from dockyard.protocols.preparation import ConvertTask, Progress
+from dockyard.services.context import Context
+
+log = structlog.get_logger()
+
+WRITE_EVERY_S = 0.25  # progress is written to the row at most this often
+
+
+class Preparations:
+    """Runs at most one `prepare` process per artifact; versions that want the same one wait for it together."""
+
+    def __init__(self, ctx: Context, artifacts_dir: str, scratch_dir: str) -> None:
+        self._ctx = ctx
+        self._artifacts_dir = artifacts_dir
+        self._scratch_dir = scratch_dir
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._artifact_locks: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self.failures: dict[str, ReplicaFailure] = {}
+
+    def ensure(self, version: Version, source_key: str) -> None:
+        """Begin to make the version's artifact unless that is under way or has failed."""
+        if version.version_id in self._tasks or version.version_id in self.failures:
+            return
+        task = asyncio.create_task(self._make(version, source_key), name=f"prepare {version.version_id}")
+        self._tasks[version.version_id] = task
+        task.add_done_callback(lambda _: self._done(version.version_id))
+
+    def cancel(self, version_id: str) -> None:
+        """Stop making it: the version does not want it any more."""
+        self.failures.pop(version_id, None)
+        if task := self._tasks.get(version_id):
+            task.cancel()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def _done(self, version_id: str) -> None:
+        self._tasks.pop(version_id, None)
+        self._ctx.wake()
+
+    async def _make(self, version: Version, source_key: str) -> None:
+        engine, quantization = str(version.runtime.engine), str(version.spec.quantization)
+        lock = self._artifact_locks.setdefault((source_key, engine, quantization), asyncio.Lock())
+        reporter = JobReporter(self._ctx, version.job_id)
+        task = ConvertTask(
+            source_key=source_key,
+            engine=engine,
+            quantization=quantization,
+            artifacts_dir=self._artifacts_dir,
+            scratch_dir=self._scratch_dir,
+        )
+        try:
+            async with lock:
+                outcome = await self._ctx.preparer.run(task, reporter.report)
+            if outcome.key != source_key:
+                await self._record(outcome.key, source_key, engine, quantization, outcome.size_bytes)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the deploy must end with it
+            failure = as_failure(error)
+            log.warning("an artifact could not be made", version=version.version_id, reason=failure.reason)
+            self.failures[version.version_id] = ReplicaFailure(
+                reason=failure.reason, message=failure.message, at=self._ctx.clock.now(), log_tail=failure.log_tail
+            )
+
+    async def _record(self, key: str, source_key: str, engine: str, quantization: str, size_bytes: int) -> None:
+        now = self._ctx.clock.now()
+        async with self._ctx.store.transaction() as tx:
+            await tx.artifacts.put(
+                Artifact(
+                    key=key,
+                    source_key=source_key,
+                    engine=engine,
+                    quantization=quantization,
+                    size_bytes=size_bytes,
+                    created_at=now,
+                    last_used_at=now,
+                )
+            )
+
+
+class JobReporter:
+    """Writes a task's progress into its job, not more often than `WRITE_EVERY_S`; a new phase at once."""
+
+    def __init__(self, ctx: Context, job_id: str) -> None:
+        self._ctx = ctx
+        self._job_id = job_id
+        self._written_at = float("-inf")
+        self._phase: str | None = None
+
+    async def report(self, progress: Progress) -> None:
+        now = self._ctx.clock.monotonic()
+        if progress.phase == self._phase and now - self._written_at < WRITE_EVERY_S:
+            return
+        self._written_at, self._phase = now, progress.phase
+        # A cancel or the reconciler may write between reading and saving; progress can wait for the next line.
+        with contextlib.suppress(Stale, NotFound):
+            async with self._ctx.store.transaction() as tx:
+                job = await tx.jobs.get(self._job_id)
+                if job.ended:
+                    return
+                moved = advance(job, Phase(progress.phase), progress.message, self._ctx.clock.now(), progress.share)
+                await tx.jobs.save(replace(moved, revision=job.revision))

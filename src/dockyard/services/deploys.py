@@ -1,0 +1,319 @@
+"""Deploy, redeploy, rollback and undeploy: check everything, write down what is wanted, return. Loops do the rest."""
+
+from dataclasses import dataclass, replace
+
+from dockyard.domain.compatibility import check_quantization, compute_type, resolve_engine
+from dockyard.domain.deployment import LIVE, Deployment, Runtime, Version, version_name
+from dockyard.domain.devices import DEVICES, place
+from dockyard.domain.event import Event
+from dockyard.domain.fit import MemoryNeed, fit_device, host_need, in_gib, replicas_that_fit
+from dockyard.domain.ids import new_id
+from dockyard.domain.job import Action, Job
+from dockyard.domain.lifecycle import ModelState, VersionState
+from dockyard.domain.model import Model
+from dockyard.domain.spec import DeploySpec, EngineName, ModelType
+from dockyard.errors import Conflict, DockyardError, Invalid, NotFound, Problem, Reason
+from dockyard.services.context import Context
+from dockyard.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployWish:
+    """A deploy request, read and range-checked. `warnings` of the reading travel on to the reply and the job."""
+
+    name: str
+    model_type: ModelType
+    spec: DeploySpec
+    is_deployed_previously: bool | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployPlan:
+    """What a deploy would do. `device_need` on the published device, `host_need` on this host."""
+
+    model: Model
+    runtime: Runtime
+    device_need: MemoryNeed
+    host_need: MemoryNeed
+    usd_per_hour_min: float
+    usd_per_hour_max: float
+    artifact_cached: bool
+    deployment_version: int
+    version_name: str
+    spec: DeploySpec
+    warnings: tuple[str, ...]
+
+
+async def plan_deploy(ctx: Context, model_id: str, wish: DeployWish) -> DeployPlan:
+    """All checks of a deploy, and what it would do. Starts nothing, writes nothing."""
+    async with ctx.store.reading() as tx:
+        return await _plan(ctx, tx, model_id, wish)
+
+
+async def deploy_model(ctx: Context, model_id: str, wish: DeployWish, actor: str) -> Job:
+    """Accept a deploy or redeploy. The new version takes over once it has proven itself.
+
+    Raises `NotFound`; `Conflict` (MODEL_NOT_READY, NAME_TAKEN, JOB_IN_PROGRESS); `Invalid` with all problems at once.
+    """
+    async with ctx.store.transaction() as tx:
+        plan = await _plan(ctx, tx, model_id, wish)
+        deployment = await _find_deployment(tx, model_id, wish.name)
+        job = await _accept(ctx, tx, plan, deployment, wish.name, actor)
+    ctx.wake()
+    return job
+
+
+async def rollback(ctx: Context, deployment_id: str, number: int, actor: str) -> Job:
+    """Deploy the parameters of an earlier version again, as a new version that takes over like any redeploy."""
+    async with ctx.store.transaction() as tx:
+        deployment = await tx.deployments.get(deployment_id)
+        if not deployment.wanted:
+            raise Conflict(f"{deployment.name} is undeployed; deploy it again", reason=Reason.NOT_DEPLOYED)
+        model = await tx.models.get(deployment.model_id)
+        versions = await tx.versions.of_deployment(deployment_id)
+        old = next((version for version in versions if version.number == number), None)
+        if old is None:
+            known = ", ".join(str(version.number) for version in versions)
+            raise NotFound(f"{deployment.name} has no version {number}; it has {known}", field="version")
+        wish = DeployWish(name=deployment.name, model_type=model.model_type, spec=old.spec, is_deployed_previously=True)
+        plan = await _plan(ctx, tx, deployment.model_id, wish)
+        job = await _accept(ctx, tx, plan, deployment, deployment.name, actor)
+    ctx.wake()
+    return job
+
+
+async def undeploy_model(ctx: Context, model_id: str, name: str | None, actor: str) -> Job:
+    """Undeploy one deployment of a model by name, or all of them. New requests are refused from the reply on.
+
+    Raises `NotFound`; `Conflict` (NOT_DEPLOYED, JOB_IN_PROGRESS).
+    """
+    now = ctx.clock.now()
+    async with ctx.store.transaction() as tx:
+        model = await tx.models.get(model_id)
+        chosen = [d for d in await tx.deployments.of_model(model_id) if d.wanted and name in (None, d.name)]
+        if not chosen:
+            what = f"no deployment named {name!r}" if name else "no deployment"
+            raise Conflict(f"{model.name} has {what} to undeploy", reason=Reason.NOT_DEPLOYED)
+        for deployment in chosen:
+            await _check_no_open_job(tx, deployment)
+        job = Job(
+            job_id=new_id("ds"),
+            model_id=model_id,
+            action=Action.UNDEPLOY,
+            created_at=now,
+            modified_at=now,
+            deployment_id=chosen[0].deployment_id if len(chosen) == 1 else None,
+            deployment_name=chosen[0].name if len(chosen) == 1 else None,
+            request={"deployments": [deployment.deployment_id for deployment in chosen]},
+        )
+        for deployment in chosen:
+            await tx.deployments.save(replace(deployment, wanted=False, modified_at=now))
+            await tx.events.add(_event(ctx, deployment, "Deployed", "Undeploying", "UNDEPLOY_REQUESTED", "", actor))
+        await tx.jobs.add(job)
+    for deployment in chosen:
+        ctx.router.withdraw(deployment.deployment_id)
+    ctx.wake()
+    return job
+
+
+async def _plan(ctx: Context, tx: Transaction, model_id: str, wish: DeployWish) -> DeployPlan:
+    model = await tx.models.get(model_id)
+    if model.state is not ModelState.READY or model.card is None:
+        raise Conflict(_not_ready(model), reason=Reason.MODEL_NOT_READY)
+    deployment = await _find_deployment(tx, model_id, wish.name)
+    if deployment is not None:
+        await _check_no_open_job(tx, deployment)
+    runtime, device_need, needed, warnings = _check(ctx, model, wish)
+    versions = await tx.versions.of_deployment(deployment.deployment_id) if deployment else []
+    number = max((version.number for version in versions), default=0) + 1
+    known = bool(versions)
+    if wish.is_deployed_previously is not None and wish.is_deployed_previously != known:
+        warnings = (
+            *warnings,
+            f"isDeployedPreviously is {str(wish.is_deployed_previously).lower()}, but {wish.name!r} "
+            f"{'was' if known else 'was never'} deployed from this model; the server's knowledge counts",
+        )
+    price = DEVICES[wish.spec.device_type].usd_per_hour
+    cached = ctx.preparer.cached(model.artifact_key or "", runtime.engine, wish.spec.quantization)
+    return DeployPlan(
+        model=model,
+        runtime=runtime,
+        device_need=device_need,
+        host_need=needed,
+        usd_per_hour_min=round(price * wish.spec.scaling.min_replicas, 3),
+        usd_per_hour_max=round(price * wish.spec.scaling.max_replicas, 3),
+        artifact_cached=cached is not None,
+        deployment_version=number,
+        version_name=version_name(wish.name, number),
+        spec=wish.spec,
+        warnings=(*wish.warnings, *warnings),
+    )
+
+
+def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, MemoryNeed, MemoryNeed, tuple[str, ...]]:
+    """Model against request, engine, quantization and device; all problems at once."""
+    assert model.card is not None
+    card, spec = model.card, wish.spec
+    problems: list[Problem] = []
+    if wish.model_type is not model.model_type:
+        problems.append(
+            Problem(
+                f"modelType is {wish.model_type}, but {model.name} was imported as {model.model_type}",
+                Reason.MODEL_TYPE_MISMATCH,
+                "modelType",
+            )
+        )
+    try:
+        engine = resolve_engine(card.architecture, spec.optimization)
+        check_quantization(engine, spec.quantization)
+        _check_installed(ctx, engine)
+        device = DEVICES[spec.device_type]
+        placement = place(device, ctx.host(), strict=ctx.policy.strict_devices)
+        fit = fit_device(card, engine, spec.quantization, device, spec.scaling.max_batch_size)
+    except DockyardError as error:
+        raise Invalid(problems=(*problems, *error.problems)) from error
+    if problems:
+        raise Invalid(problems=tuple(problems))
+    compute = compute_type(engine, spec.quantization, placement.kind)
+    on_host = host_need(card, engine, compute, spec.scaling.max_batch_size)
+    on_cpu = placement.kind == "cpu"
+    runtime = Runtime(
+        engine=engine,
+        device=placement.kind,
+        gpus=placement.gpus,
+        compute_type=compute,
+        runs_on=placement.runs_on,
+        context_length=fit.context_length,
+        memory_bytes=on_host.total_bytes if on_cpu else fit.need.total_bytes,
+    )
+    warnings = fit.warnings
+    if on_cpu and replicas_that_fit(ctx.host(), on_host.total_bytes) < spec.scaling.min_replicas:
+        warnings = (
+            *warnings,
+            f"the host has {in_gib(ctx.host().available_bytes)} of memory free and {spec.scaling.min_replicas} "
+            f"replica(s) need {in_gib(on_host.total_bytes)} each",
+        )
+    return runtime, fit.need, on_host, warnings
+
+
+def _check_installed(ctx: Context, engine: EngineName) -> None:
+    if ctx.preparer.installed(engine):
+        return
+    how = (
+        "vLLM needs a Python environment of its own, which this release cannot use yet; choose ctranslate2 or none"
+        if engine is EngineName.VLLM
+        else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
+    )
+    raise Invalid(
+        f"the engine {engine} is not installed on this server: {how}",
+        reason=Reason.ENGINE_NOT_INSTALLED,
+        field="optimizationInfo.optimizationType",
+    )
+
+
+async def _accept(
+    ctx: Context, tx: Transaction, plan: DeployPlan, deployment: Deployment | None, name: str, actor: str
+) -> Job:
+    """Write deployment, version, job and their events. Nothing has started when this returns."""
+    now = ctx.clock.now()
+    if deployment is None:
+        deployment = Deployment(
+            deployment_id=new_id("dp"), model_id=plan.model.model_id, name=name, created_at=now, modified_at=now
+        )
+        await tx.deployments.add(deployment)
+    elif not deployment.wanted:
+        deployment = await tx.deployments.save(replace(deployment, wanted=True, modified_at=now))
+    job = Job(
+        job_id=new_id("ds"),
+        model_id=plan.model.model_id,
+        action=Action.DEPLOY,
+        created_at=now,
+        modified_at=now,
+        deployment_id=deployment.deployment_id,
+        deployment_name=name,
+        version_id=new_id("vr"),
+        deployment_version=plan.deployment_version,
+        warnings=plan.warnings,
+    )
+    version = Version(
+        version_id=job.version_id or "",
+        deployment_id=deployment.deployment_id,
+        model_id=plan.model.model_id,
+        number=plan.deployment_version,
+        name=plan.version_name,
+        spec=plan.spec,
+        runtime=plan.runtime,
+        job_id=job.job_id,
+        created_at=now,
+        modified_at=now,
+    )
+    await tx.versions.add(version)
+    await tx.jobs.add(job)
+    message = f"version {version.number} on {plan.runtime.runs_on}"
+    await tx.events.add(
+        _event(ctx, deployment, None, VersionState.PENDING, "DEPLOY_REQUESTED", message, actor, version.version_id)
+    )
+    return job
+
+
+async def _find_deployment(tx: Transaction, model_id: str, name: str) -> Deployment | None:
+    """The deployment that a deploy of this name is about: the model's own. A live one of another model is a conflict.
+
+    An undeployed name is free again for every model.
+    """
+    named = await tx.deployments.named(name)
+    for deployment in named:
+        if deployment.model_id != model_id and await _is_live(tx, deployment):
+            raise Conflict(
+                f"the name {name!r} belongs to a deployment of model {deployment.model_id}; "
+                "choose another name or undeploy that one first",
+                reason=Reason.NAME_TAKEN,
+                field="name",
+            )
+    return next((deployment for deployment in named if deployment.model_id == model_id), None)
+
+
+async def _is_live(tx: Transaction, deployment: Deployment) -> bool:
+    versions = await tx.versions.of_deployment(deployment.deployment_id)
+    return deployment.wanted or any(version.state in LIVE for version in versions)
+
+
+async def _check_no_open_job(tx: Transaction, deployment: Deployment) -> None:
+    for job in await tx.jobs.in_progress():
+        if deployment.deployment_id in (job.deployment_id, *job.request.get("deployments", ())):
+            raise Conflict(
+                f"{deployment.name} has {job.action} {job.job_id} in progress; wait for its end or cancel it",
+                reason=Reason.JOB_IN_PROGRESS,
+                field="name",
+            )
+
+
+def _not_ready(model: Model) -> str:
+    if model.state is ModelState.FAILED:
+        return f"the import of {model.name} failed ({model.reason}): {model.message}; import it again"
+    return f"{model.name} is {model.state}; deploy it once it is Ready to Deploy"
+
+
+def _event(
+    ctx: Context,
+    deployment: Deployment,
+    before: str | None,
+    after: str,
+    reason: str,
+    message: str,
+    actor: str,
+    subject: str | None = None,
+) -> Event:
+    return Event(
+        event_id=new_id("ev"),
+        at=ctx.clock.now(),
+        subject=subject or deployment.deployment_id,
+        before=before,
+        after=after,
+        reason=reason,
+        message=message,
+        actor=actor,
+        deployment_id=deployment.deployment_id,
+        model_id=deployment.model_id,
+    )

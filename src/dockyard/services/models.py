@@ -1,0 +1,135 @@
+"""Models in and out of the registry."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dockyard.domain.event import Event
+from dockyard.domain.ids import new_id
+from dockyard.domain.job import Action, Job
+from dockyard.domain.lifecycle import ModelState
+from dockyard.domain.model import Model
+from dockyard.domain.spec import ModelType
+from dockyard.errors import Conflict, Invalid, Reason
+from dockyard.services.context import Context, Policy
+from dockyard.store.paging import Page
+from dockyard.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportWish:
+    """A model to import from a folder or file of the server."""
+
+    name: str
+    model_type: ModelType
+    path: str
+    base_model_id: str | None = None
+
+
+async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
+    """Register the model and the job that brings it in; the work goes on behind the reply.
+
+    Raises `Invalid` (PATH_NOT_FOUND, PATH_NOT_ALLOWED) for a path that the server will not read.
+    """
+    source = _readable(wish.path, ctx.policy)
+    now = ctx.clock.now()
+    model = Model(
+        model_id=new_id("cm"),
+        name=wish.name,
+        model_type=wish.model_type,
+        source={"path": str(source)},
+        created_at=now,
+        modified_at=now,
+        base_model_id=wish.base_model_id,
+    )
+    job = Job(job_id=new_id("ds"), model_id=model.model_id, action=Action.IMPORT, created_at=now, modified_at=now)
+    async with ctx.store.transaction() as tx:
+        if wish.base_model_id is not None:
+            await tx.models.get(wish.base_model_id)
+        await tx.models.add(model)
+        await tx.jobs.add(job)
+        await tx.events.add(
+            Event(
+                event_id=new_id("ev"),
+                at=now,
+                subject=model.model_id,
+                before=None,
+                after=model.state,
+                reason="IMPORT_REQUESTED",
+                message=f"import of {wish.name}",
+                actor=actor,
+                model_id=model.model_id,
+            )
+        )
+    ctx.wake()
+    return job
+
+
+async def get_model(ctx: Context, model_id: str) -> Model:
+    async with ctx.store.reading() as tx:
+        return await tx.models.get(model_id)
+
+
+async def list_models(ctx: Context, limit: int, cursor: str | None, state: ModelState | None = None) -> Page[Model]:
+    async with ctx.store.reading() as tx:
+        return await tx.models.page(limit, cursor, state=state)
+
+
+async def delete_model(ctx: Context, model_id: str) -> int:
+    """Delete a model that nothing serves, with its undeployed deployments. Returns the bytes freed on disk.
+
+    Files that another model shares stay. Raises `Conflict` (STILL_DEPLOYED, JOB_IN_PROGRESS).
+    """
+    async with ctx.store.transaction() as tx:
+        model = await tx.models.get(model_id)
+        if model.state in (ModelState.IMPORTING, ModelState.VALIDATING):
+            raise Conflict(
+                f"{model.name} is still being imported; cancel its import or wait for its end",
+                reason=Reason.JOB_IN_PROGRESS,
+            )
+        live = [d.name for d in await tx.deployments.all_wanted_or_live() if d.model_id == model_id]
+        if live:
+            raise Conflict(
+                f"{model.name} is deployed as {', '.join(live)}; undeploy it first", reason=Reason.STILL_DEPLOYED
+            )
+        await tx.models.delete(model_id)
+        orphans = await _orphaned_artifacts(tx, model.artifact_key)
+        for key in orphans:
+            await tx.artifacts.delete(key)
+    await ctx.keyring.refresh()  # the keys of its deployments went with it
+    return sum([await ctx.preparer.discard(key) for key in orphans])
+
+
+async def _orphaned_artifacts(tx: Transaction, key: str | None) -> list[str]:
+    """The artifact `key` and what was made from it, if no model is left that uses it."""
+    if key is None or await tx.models.by_artifact(key):
+        return []
+    return [key, *(artifact.key for artifact in await tx.artifacts.derived_from(key))]
+
+
+def _readable(path: str, policy: Policy) -> Path:
+    """`path` with its links resolved, if the policy lets it be read."""
+    if "\0" in path or not Path(path).is_absolute():
+        raise Invalid(
+            "source.path must be an absolute path on the server", reason=Reason.BAD_FORMAT, field="source.path"
+        )
+    try:
+        resolved = Path(path).resolve()
+        allowed = any(resolved.is_relative_to(root.resolve()) for root in policy.import_roots)
+        if not allowed and (policy.import_roots or not policy.loopback):
+            raise Invalid(
+                f"{path} is outside the folders that models may be imported from (DOCKYARD_IMPORT_ROOTS on the server)",
+                reason=Reason.PATH_NOT_ALLOWED,
+                field="source.path",
+            )
+        exists = resolved.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, a loop of links, no permission to look
+        raise Invalid(
+            "source.path cannot be read on the server", reason=Reason.PATH_NOT_FOUND, field="source.path"
+        ) from error
+    if not exists:
+        raise Invalid(
+            f"the server finds nothing at {path}; the path is one of the machine that runs `dockyard serve`",
+            reason=Reason.PATH_NOT_FOUND,
+            field="source.path",
+        )
+    return resolved
