@@ -119,6 +119,9 @@ class Reason(StrEnum):
     SUPERSEDED = "SUPERSEDED", "A newer wish replaced it."
     INTERNAL = "INTERNAL", "A fault of Dockyard's own; the request id finds it in the log."
 
+    # The server itself
+    NOT_READY = "NOT_READY", "The server is starting or shutting down."
+
     # Inference
     MODEL_NOT_SERVED = "MODEL_NOT_SERVED", "No live deployment has that name or id."
     QUEUE_FULL = "QUEUE_FULL", "The deployment's queue is full."

@@ -22,6 +22,7 @@ MIN_REPLICAS = Bounds(1, 10)
 MAX_REPLICAS = Bounds(1, 50)
 SCALE_UP_DELAY = Bounds(1, 1000)
 SCALE_DOWN_DELAY = Bounds(50, 2000)
+NAME_LENGTH = Bounds(1, 64)  # characters
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 ENDPOINT_TIMEOUT_S = Bounds(30, 180)
 

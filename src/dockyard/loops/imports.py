@@ -47,7 +47,7 @@ class Imports:
             return None
         async with self._ctx.store.transaction() as tx:
             await tx.jobs.renew(self._owner, list(self._tasks), until)
-            claimed = await tx.jobs.claim(self._owner, clock.now(), until, Action.IMPORT)
+            claimed = await tx.jobs.claim(self._owner, clock.now(), until, (Action.IMPORT,))
         for job in claimed:
             self._begin(job)
         return LEASE_S / 3

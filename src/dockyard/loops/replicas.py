@@ -14,7 +14,7 @@ from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica, ReplicaFailure
-from dockyard.errors import Failed, Stale
+from dockyard.errors import Failed
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.services.context import SYSTEM, Context
 from dockyard.store.transaction import Transaction
@@ -69,17 +69,22 @@ class Replicas:
                     stopped_at=now,
                 )
             return
-        with contextlib.suppress(Stale):  # the observer was faster and has written the same
-            async with self._ctx.store.transaction() as tx:
-                await tx.replicas.save(
-                    replace(
-                        replica,
-                        pid=status.pid,
-                        process_started_at=status.process_started_at,
-                        socket=status.address.socket,
-                        started_at=now,
-                    )
-                )
+        identified = replace(
+            replica,
+            pid=status.pid,
+            process_started_at=status.process_started_at,
+            socket=status.address.socket,
+            started_at=now,
+        )
+        async with self._ctx.store.transaction() as tx:
+            await tx.transition(
+                identified,
+                ReplicaState.STARTING,
+                reason="STARTED",
+                message=f"process {status.pid}",
+                actor=SYSTEM,
+                now=now,
+            )
 
     def stop(self, replica_id: str) -> None:
         """End a replica in the background; its row follows when it is seen to be gone."""

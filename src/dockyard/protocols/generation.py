@@ -6,7 +6,11 @@ cannot be served is refused before the stream with status 400 (its own fault) or
 as body. Dropping the connection aborts the request. Every call carries the header `x-replica-token`.
 
 `resume` continues a generation that another replica began: the ids of all tokens that came in events so far. The text
-already sent for them is derived anew from the ids, so nothing is sent twice and nothing is left out.
+already sent for them is derived anew from the ids, so nothing is sent twice and nothing is left out. The
+end-of-sequence id is among them only if text that was held back came with it.
+
+`GET /watch` replies with a line of `Health` at once and at every change, counts at most four times a second, until the
+replica ends. An open watch, or a `/health` now and then, tells the replica that a server lives.
 """
 
 from typing import Any, Literal

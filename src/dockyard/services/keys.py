@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from dockyard.domain.access import ApiKey, App, Scope, digest_of, new_key
 from dockyard.domain.ids import new_id
-from dockyard.errors import Conflict, NotFound, Reason
+from dockyard.errors import Conflict, Forbidden, NotFound, Reason
 from dockyard.services.context import Context
 from dockyard.store.paging import Page
 from dockyard.store.transaction import Transaction
@@ -13,7 +13,9 @@ from dockyard.store.transaction import Transaction
 ADMIN_APP = "admin"
 
 
-async def create_app(ctx: Context, name: str, scopes: Sequence[Scope]) -> App:
+async def create_app(ctx: Context, name: str, scopes: Sequence[Scope], *, granted_by: frozenset[Scope]) -> App:
+    """A new app. Raises `Forbidden` for scopes that whoever asks lacks (`granted_by`: what he has)."""
+    _check_granted(scopes, granted_by)
     app = App(app_id=new_id("app"), name=name, scopes=tuple(dict.fromkeys(scopes)), created_at=ctx.clock.now())
     async with ctx.store.transaction() as tx:
         await tx.apps.add(app)
@@ -25,8 +27,11 @@ async def list_apps(ctx: Context, limit: int, cursor: str | None) -> Page[App]:
         return await tx.apps.page(limit, cursor)
 
 
-async def change_app(ctx: Context, app_id: str, name: str | None, scopes: Sequence[Scope] | None) -> App:
-    """Rename an app or give it other scopes; its keys have them at once."""
+async def change_app(
+    ctx: Context, app_id: str, name: str | None, scopes: Sequence[Scope] | None, *, granted_by: frozenset[Scope]
+) -> App:
+    """Rename an app or give it other scopes; its keys have them at once. Raises `Forbidden` as `create_app` does."""
+    _check_granted(scopes or (), granted_by)
     async with ctx.store.transaction() as tx:
         app = await tx.apps.get(app_id)
         app = await tx.apps.save(
@@ -45,16 +50,23 @@ async def delete_app(ctx: Context, app_id: str) -> None:
     """Delete an app with all its keys, which are refused from then on."""
     async with ctx.store.transaction() as tx:
         app = await tx.apps.get(app_id)
-        await tx.keys.delete_of_app(app_id)
         await tx.apps.delete(app.app_id)
         await _keep_a_way_in(tx)
     await ctx.keyring.refresh()
 
 
 async def create_key(
-    ctx: Context, name: str, *, app_id: str | None = None, deployment_id: str | None = None
+    ctx: Context,
+    name: str,
+    *,
+    app_id: str | None = None,
+    deployment_id: str | None = None,
+    granted_by: frozenset[Scope] = frozenset(),
 ) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is not kept: this is the only time it can be shown."""
+    """A new key and its secret, which is not kept: this is the only time it can be shown.
+
+    Raises `Forbidden` for a key of an app with scopes that whoever asks lacks (`granted_by`: what he has).
+    """
     secret = new_key()
     key = ApiKey(
         key_id=new_id("ak"),
@@ -67,7 +79,7 @@ async def create_key(
     )
     async with ctx.store.transaction() as tx:
         if app_id is not None:
-            await tx.apps.get(app_id)
+            _check_granted((await tx.apps.get(app_id)).scopes, granted_by)
         if deployment_id is not None:
             await tx.deployments.get(deployment_id)
         await tx.keys.add(key)
@@ -78,7 +90,7 @@ async def create_key(
 async def list_keys(
     ctx: Context, limit: int, cursor: str | None, *, app_id: str | None = None, deployment_id: str | None = None
 ) -> Page[ApiKey]:
-    """The keys that are not revoked."""
+    """Newest first, the revoked ones included."""
     async with ctx.store.reading() as tx:
         if app_id is not None:
             await tx.apps.get(app_id)
@@ -121,6 +133,16 @@ async def ensure_admin_key(ctx: Context, secret: str) -> None:
             )
         )
     await ctx.keyring.refresh()
+
+
+def _check_granted(scopes: Sequence[Scope], granted_by: frozenset[Scope]) -> None:
+    """Nobody hands out more than he has."""
+    beyond = [repr(scope.value) for scope in dict.fromkeys(scopes) if scope not in granted_by]
+    if beyond:
+        raise Forbidden(
+            f"your own key's app lacks {', '.join(beyond)}, so it cannot give that to another; use a key that has it",
+            field="scopes",
+        )
 
 
 async def _keep_a_way_in(tx: Transaction) -> None:

@@ -23,6 +23,7 @@ class ImportWish:
     model_type: ModelType
     path: str
     base_model_id: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:

@@ -1,0 +1,65 @@
+"""The outermost layer: a request id on every reply, in every log line, and one line per request."""
+
+import re
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dockyard.clock import Clock
+
+HEADER = b"x-request-id"
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+
+_log = structlog.get_logger("dockyard.access")
+
+
+class Observed:
+    """An ASGI app around another: names each request, logs its end, and lets no exception out."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(scope)
+        began = self._clock.monotonic()
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                others = [(name, value) for name, value in message.get("headers", ()) if name.lower() != HEADER]
+                message = {**message, "headers": [*others, (HEADER, request_id.encode())]}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_named)
+            except Exception:
+                # It was answered with a 500 and logged where it was caught; once more only if the reply had begun.
+                if status != 500:
+                    _log.exception("request_broke_off")
+            finally:
+                caller = state.get("caller")
+                _log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round((self._clock.monotonic() - began) * 1000, 1),
+                    key_id=caller.key_id if caller else None,
+                )
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own, if it is 1–128 visible ASCII characters, else a new one."""
+    for name, value in scope["headers"]:
+        if name == HEADER and _VISIBLE.fullmatch(value):
+            return value.decode("ascii")
+    return f"req-{uuid.uuid4().hex}"

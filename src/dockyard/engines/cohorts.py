@@ -1,0 +1,152 @@
+"""Static batching for engines that cannot add to a running batch: what waits when the thread is free starts at once.
+
+The loop forms the batches, one thread runs them; rows stop one by one, the batch ends with its last row.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+
+from dockyard.engines.base import Generation, Row
+from dockyard.engines.failures import translated
+
+# emit(index of the row in the batch, token id) → True when that row must stop. For the engine's thread.
+Emit = Callable[[int, int], bool]
+RunBatch = Callable[[Sequence[Row], Emit], None]
+
+
+class Cohorts:
+    """The queue in front of one blocking `run_batch`.
+
+    A batch holds at most `capacity` rows of one `key` (what must be equal within a batch). The row that has waited
+    longest chooses the key, so nobody starves; the others of that key go with it in their order.
+    """
+
+    def __init__(
+        self, run_batch: RunBatch, *, capacity: int, eos_token_ids: frozenset[int], key: Callable[[Row], Hashable]
+    ) -> None:
+        self.largest_batch = 0
+        self._run_batch = run_batch
+        self._capacity = capacity
+        self._eos = eos_token_ids
+        self._key = key
+        self._waiting: deque[Generation] = deque()
+        self._batch: list[Generation] = []
+        self._forming = False
+        self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()
+        # What the thread has for the loop; one hop of the loop carries all that is there.
+        self._out: deque[tuple[Generation, int | None, BaseException | None]] = deque()
+        self._hop_pending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+
+    @property
+    def running(self) -> int:
+        return sum(not generation.ended for generation in self._batch)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, row: Row) -> Generation:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread.start()
+        generation = Generation(row, self._forget)
+        self._waiting.append(generation)
+        self._form_soon()
+        return generation
+
+    def close(self) -> None:
+        """Cancel all rows and wait for the thread, a step at most: an interpreter must not end under native code."""
+        for generation in (*self._waiting, *self._batch):
+            generation.cancel()
+        self._work.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # On the loop
+
+    def _forget(self, generation: Generation) -> None:
+        """A waiting row that was cancelled gives up its place; a running one is dropped by `_emit`."""
+        if generation in self._waiting:
+            self._waiting.remove(generation)
+
+    def _form_soon(self) -> None:
+        """Form the next batch after the events of this pass of the loop, so that a burst starts as one batch."""
+        if not self._batch and not self._forming and self._waiting and self._loop is not None:
+            self._forming = True
+            self._loop.call_soon(self._form)
+
+    def _form(self) -> None:
+        self._forming = False
+        if self._batch or not self._waiting:
+            return
+        key = self._key(self._waiting[0].row)
+        others: deque[Generation] = deque()
+        for generation in self._waiting:
+            fits = len(self._batch) < self._capacity and self._key(generation.row) == key
+            (self._batch if fits else others).append(generation)
+        self._waiting = others
+        self.largest_batch = max(self.largest_batch, len(self._batch))
+        self._work.put(self._batch)
+
+    def _deliver(self) -> None:
+        """Hand what the thread has made to its rows, the tokens of several steps together."""
+        self._hop_pending = False  # before the reading: whatever comes after it gets a hop of its own
+        tokens: dict[Generation, list[int]] = {}
+        ends: list[tuple[Generation, BaseException | None]] = []
+        while self._out:
+            generation, token, error = self._out.popleft()
+            if token is None:
+                ends.append((generation, error))
+            else:
+                tokens.setdefault(generation, []).append(token)
+        for generation, ids in tokens.items():
+            generation.deliver(ids)
+        for generation, error in ends:
+            generation.end(error)
+
+    def _batch_done(self) -> None:
+        self._deliver()
+        self._batch = []
+        self._form_soon()
+
+    # On the engine's thread
+
+    def _serve(self) -> None:
+        while (batch := self._work.get()) is not None:
+            self._run(batch)
+            self._call_loop(self._batch_done)
+
+    def _run(self, batch: list[Generation]) -> None:
+        left = {index: generation.row.max_new for index, generation in enumerate(batch)}
+        error: BaseException | None = None
+        try:
+            self._run_batch([generation.row for generation in batch], lambda i, t: self._emit(batch, left, i, t))
+        except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
+            error = translated(failure, "the generation")
+        for index in left:
+            self._out.append((batch[index], None, error))
+
+    def _emit(self, batch: list[Generation], left: dict[int, int], index: int, token: int) -> bool:
+        """Take one token. A row stops at its end of sequence, at its `max_new`, or when nobody wants it any more."""
+        if index not in left:
+            return True
+        generation = batch[index]
+        left[index] -= 1
+        self._out.append((generation, token, None))
+        stops = token in self._eos or left[index] == 0 or generation.cancelled
+        if stops:
+            del left[index]
+            self._out.append((generation, None, None))
+        if not self._hop_pending:
+            self._hop_pending = True
+            self._call_loop(self._deliver)
+        return stops
+
+    def _call_loop(self, callback: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)

@@ -1,0 +1,94 @@
+"""The echo engine: answers with its prompt, once, then ends. For tests, and for measuring all that is not an engine.
+
+Its model folder's `config.json` may set `step_ms`: absent, the answer comes at once; a number, one token every so many
+milliseconds (0: every pass of the loop), for tests that must see a generation under way.
+"""
+
+import asyncio
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dockyard.engines.base import Generation, Row
+from dockyard.engines.failures import translated
+from dockyard.protocols.generation import WorkerSpec
+
+EOS = 256  # the ids below are bytes
+
+
+def create(spec: WorkerSpec) -> "EchoEngine":
+    return EchoEngine(spec)
+
+
+class EchoEngine:
+    can_seed = True  # there is no chance in it
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.capacity = spec.max_batch_size
+        self.eos_token_ids = frozenset(spec.eos_token_ids or (EOS,))
+        self.largest_batch = 0
+        self._eos = min(self.eos_token_ids)
+        self._config = Path(spec.artifact_dir, "config.json")
+        self._step_s: float | None = None
+        self._running: set[Generation] = set()
+        self._waiting: deque[Generation] = deque()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def load(self) -> None:
+        try:
+            config: dict[str, Any] = msgspec.json.decode(self._config.read_bytes(), type=dict[str, Any])
+        except (OSError, msgspec.DecodeError) as error:
+            raise translated(error, f"reading {self._config.name}") from error
+        step_ms = config.get("step_ms")
+        self._step_s = None if step_ms is None else step_ms / 1000
+
+    def submit(self, row: Row) -> Generation:
+        generation = Generation(row, self._leave)
+        if self._step_s is None:
+            self.largest_batch = self.largest_batch or 1
+            generation.deliver(self._answer(row))
+            generation.end()
+            return generation
+        self._waiting.append(generation)
+        self._admit()
+        return generation
+
+    def close(self) -> None:
+        for generation in (*self._waiting, *self._running):
+            generation.cancel()
+
+    def _answer(self, row: Row) -> list[int]:
+        rest = row.prompt[len(row.resume) :]
+        return [*rest, self._eos][: row.max_new]
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.capacity:
+            generation = self._waiting.popleft()
+            self._running.add(generation)
+            self.largest_batch = max(self.largest_batch, len(self._running))
+            self._step(generation, deque(self._answer(generation.row)))
+
+    def _step(self, generation: Generation, left: deque[int]) -> None:
+        if generation.ended:
+            return
+        if not left:
+            generation.end()
+            self._leave(generation)
+            return
+        generation.deliver([left.popleft()])
+        asyncio.get_running_loop().call_later(self._step_s or 0, self._step, generation, left)
+
+    def _leave(self, generation: Generation) -> None:
+        self._running.discard(generation)
+        if generation in self._waiting:
+            self._waiting.remove(generation)
+        self._admit()

@@ -1,0 +1,189 @@
+"""Plain Transformers: safetensors only, never the model's own code. Static batches, sampling parameters per row."""
+
+import random
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+
+# By name, and two that are not used here: the package imports its parts at their first use, which would be 1.5 s while
+# loading; so a process that has imported this module has imported all.
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    GenerationMixin,  # noqa: F401
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,  # noqa: F401
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from dockyard.domain.card import Family
+from dockyard.engines.base import Generation, Row
+from dockyard.engines.cohorts import Cohorts, Emit
+from dockyard.engines.failures import translated
+from dockyard.errors import Failed
+from dockyard.protocols.generation import WorkerSpec
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Candidates sorted at each step whatever the rows ask for, so that a row's draw does not depend on its neighbours.
+_CANDIDATES = 100
+
+
+def create(spec: WorkerSpec) -> "TransformersEngine":
+    return TransformersEngine(spec)
+
+
+class TransformersEngine:
+    can_seed = True
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.capacity = spec.max_batch_size
+        self.eos_token_ids = frozenset(spec.eos_token_ids)
+        self._spec = spec
+        self._decoder_only = spec.family == Family.DECODER
+        self._decoder_start = spec.decoder_start_token_id or 0  # 0 is T5's, and most others'
+        self._model: Any = None
+        self._cohorts: Cohorts | None = None
+
+    @property
+    def largest_batch(self) -> int:
+        return self._cohorts.largest_batch if self._cohorts else 0
+
+    @property
+    def running(self) -> int:
+        return self._cohorts.running if self._cohorts else 0
+
+    @property
+    def waiting(self) -> int:
+        return self._cohorts.waiting if self._cohorts else 0
+
+    def load(self) -> None:
+        torch.set_num_threads(self._spec.threads)
+        disable_progress_bar()
+        model_class: Any = AutoModelForCausalLM if self._decoder_only else AutoModelForSeq2SeqLM
+        try:
+            model = model_class.from_pretrained(
+                self._spec.artifact_dir,
+                dtype=_DTYPES[self._spec.compute_type],
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+            self._model = model.to(self._spec.device).eval()
+        except Exception as error:  # the library has no error class of its own
+            raise translated(error, "loading the model with Transformers") from error
+        if not self.eos_token_ids:  # the model card knew none: the folder's own
+            self.eos_token_ids = _ids(self._model.generation_config.eos_token_id)
+        # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
+        self._model.generation_config = GenerationConfig()
+        self._cohorts = Cohorts(
+            self._generate, capacity=self.capacity, eos_token_ids=self.eos_token_ids, key=self._batch_key
+        )
+
+    def submit(self, row: Row) -> Generation:
+        if self._cohorts is None:
+            raise Failed("the engine has no model yet: load() comes before submit()")
+        return self._cohorts.submit(row)
+
+    def close(self) -> None:
+        if self._cohorts is not None:
+            self._cohorts.close()
+
+    def _batch_key(self, row: Row) -> Hashable:
+        """Decoder prefixes of one batch have one length: absolute positions of a decoder know no padding."""
+        return None if self._decoder_only else len(row.resume)
+
+    def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
+        """Blocks. Rows are padded on the left; `_Picker` chooses, streams and stops."""
+        picker = _Picker(rows, emit)
+        prompts = [[*row.prompt, *row.resume] if self._decoder_only else list(row.prompt) for row in rows]
+        ids, mask = _padded(prompts, self._model.device)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if not self._decoder_only:
+            prefixes = [[self._decoder_start, *row.resume] for row in rows]
+            inputs["decoder_input_ids"] = torch.tensor(prefixes, device=self._model.device)
+        with torch.inference_mode():
+            self._model.generate(
+                **inputs,
+                generation_config=GenerationConfig(
+                    max_new_tokens=max(row.max_new for row in rows),
+                    do_sample=False,  # the picker has chosen already
+                    pad_token_id=0,
+                    decoder_start_token_id=None if self._decoder_only else self._decoder_start,
+                ),
+                logits_processor=LogitsProcessorList([picker]),
+                stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
+            )
+
+
+class _Picker(LogitsProcessor):
+    """Chooses each row's next token by the row's own parameters and leaves it as the only one possible.
+
+    A row's chance is a generator of its own: the same seed gives the same draws whatever else is in the batch.
+    """
+
+    def __init__(self, rows: Sequence[Row], emit: Emit) -> None:
+        self.done = [False] * len(rows)
+        self._emit = emit
+        self._chances = [_chance(row) for row in rows]
+        self._all_greedy = all(row.sampling.greedy for row in rows)
+        self._greedy = torch.tensor([row.sampling.greedy for row in rows])
+        self._temperature = torch.tensor([[row.sampling.temperature or 1.0] for row in rows])
+        self._top_p = torch.tensor([[row.sampling.top_p] for row in rows])
+        self._top_k = torch.tensor([[row.sampling.top_k] for row in rows])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        logits = scores.float().cpu()
+        chosen = logits.argmax(dim=-1)
+        if not self._all_greedy:
+            chosen = torch.where(self._greedy, chosen, self._drawn(logits))
+        for index, token in enumerate(chosen.tolist()):
+            if not self.done[index]:
+                self.done[index] = self._emit(index, token)
+        only = torch.full_like(scores, float("-inf"))
+        return only.scatter_(1, chosen.unsqueeze(1).to(scores.device), 0.0)
+
+    def _drawn(self, logits: torch.Tensor) -> torch.Tensor:
+        """One token per row: temperature, then top-k, then top-p, as Transformers' own warpers; then one draw."""
+        count = min(logits.shape[-1], max(_CANDIDATES, int(self._top_k.max())))
+        values, tokens = logits.topk(count, dim=-1)
+        values = (values / self._temperature).masked_fill(torch.arange(count) >= self._top_k, float("-inf"))
+        shares = values.softmax(dim=-1)
+        before = shares.cumsum(dim=-1) - shares  # what the more probable candidates hold together
+        shares = shares.masked_fill((before >= self._top_p) & (torch.arange(count) > 0), 0.0)
+        draws = torch.tensor([[chance.random()] for chance in self._chances])
+        sums = shares.double().cumsum(dim=-1)
+        picks = (sums <= draws * sums[:, -1:]).sum(dim=-1, keepdim=True)
+        return tokens.gather(1, picks.clamp_(max=count - 1)).squeeze(1)
+
+
+class _RowsDone(StoppingCriteria):
+    def __init__(self, picker: _Picker) -> None:
+        self._picker = picker
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+        return torch.tensor(self._picker.done, device=input_ids.device)
+
+
+def _chance(row: Row) -> random.Random:
+    """The row's generator, past the draws that its resumed tokens took: a resumed row goes on as if undisturbed."""
+    chance = random.Random(row.sampling.seed)
+    for _ in row.resume:
+        chance.random()
+    return chance
+
+
+def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, padded on the left."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _ids(value: int | list[int] | None) -> frozenset[int]:
+    return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)

@@ -1,0 +1,86 @@
+"""Why a replica ended, from what its process left behind. Pure."""
+
+import os
+import signal
+from dataclasses import dataclass
+from datetime import datetime
+
+from dockyard.domain.replica import ReplicaFailure
+from dockyard.errors import Reason
+from dockyard.protocols.generation import ReplicaError
+
+# The same start would fail in the same way.
+_FINAL = frozenset({Reason.ENGINE_NOT_INSTALLED, Reason.ARTIFACT_CORRUPT, Reason.ENGINE_FAILED})
+
+# What libraries write when an allocation fails and they give up without help from the kernel.
+_OUT_OF_MEMORY_WORDS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: with a code, or by a signal; neither where it was no child of ours and nobody can tell."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+def exit_of(result: os.waitid_result | None) -> Exit:
+    """`waitid`'s answer; None for a process that was not ours to wait for."""
+    if result is None:
+        return Exit()
+    if result.si_code == os.CLD_EXITED:
+        return Exit(code=result.si_status)
+    return Exit(signal=result.si_status)
+
+
+def failure_of(
+    exit: Exit, *, said: ReplicaError | None, oom_killed: bool, log_tail: tuple[str, ...], at: datetime
+) -> ReplicaFailure:
+    """The failure to record. `said`: what the replica itself told before it ended, which goes before all else."""
+    if said is not None:
+        reason = reason_named(said.reason)
+        message = said.message
+    else:
+        reason, message = _judge(exit, oom_killed, log_tail)
+    return ReplicaFailure(reason=reason, message=message, at=at, log_tail=log_tail, retryable=reason not in _FINAL)
+
+
+def reason_named(name: str) -> Reason:
+    """A replica's word for what went wrong; a newer or foreign worker may know words that we do not."""
+    return Reason(name) if name in Reason.__members__ else Reason.ENGINE_FAILED
+
+
+def _judge(exit: Exit, oom_killed: bool, log_tail: tuple[str, ...]) -> tuple[Reason, str]:
+    if exit.signal == signal.SIGKILL and oom_killed:
+        return Reason.OUT_OF_MEMORY, (
+            "the kernel killed the replica's process because memory ran out; "
+            "deploy with int8_float16, a smaller maxBatchSize or fewer replicas, or on a machine with more memory"
+        )
+    if exit.signal == signal.SIGKILL:
+        return Reason.ENGINE_CRASHED, (
+            "the replica's process was killed by signal 9 (SIGKILL); "
+            "the kernel's out-of-memory killer does that when memory runs out"
+        )
+    if exit.code != 0 and any(word in line for word in _OUT_OF_MEMORY_WORDS for line in log_tail):
+        return Reason.OUT_OF_MEMORY, (
+            f"the replica's process ran out of memory and {_ended(exit)}; "
+            "deploy with int8_float16, a smaller maxBatchSize or fewer replicas, or on a machine with more memory"
+        )
+    return Reason.ENGINE_CRASHED, f"the replica's process {_ended(exit)}; the last lines of its log tell more"
+
+
+def _ended(exit: Exit) -> str:
+    if exit.signal is not None:
+        return f"was killed by signal {exit.signal} ({_signal_name(exit.signal)})"
+    if exit.code is None:
+        return "ended, how is unknown since an earlier run of the server had started it"
+    if exit.code == 0:
+        return "ended by itself (exit code 0), though nobody had asked it to"
+    return f"ended with exit code {exit.code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return "unnamed"

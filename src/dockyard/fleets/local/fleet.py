@@ -1,0 +1,174 @@
+"""The fleet of one machine: each replica is a process of its own behind a Unix socket."""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dockyard.clock import Clock
+from dockyard.domain.replica import ReplicaFailure
+from dockyard.errors import Reason, Unavailable
+from dockyard.fleets.local import log
+from dockyard.fleets.local.adoption import Worker, end_all, find_workers
+from dockyard.fleets.local.channel import Channel
+from dockyard.fleets.local.folder import RunFolder
+from dockyard.fleets.local.process import Process
+from dockyard.fleets.local.replica import LOG_TAIL_LINES, LocalReplica, Patience
+from dockyard.fleets.local.spawn import spawn
+from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
+from dockyard.protocols.generation import Health, WorkerSpec
+
+WORKER_COMMAND = (sys.executable, "-m", "dockyard.worker")
+
+
+class LocalFleet:
+    """Implements `protocols.fleet.Fleet`. Call `open` before anything else.
+
+    `command` runs a worker; the fleet adds `--socket-fd`, `--replica-id` and `--run-dir`.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        clock: Clock,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        patience: Patience | None = None,
+    ) -> None:
+        self.changed = asyncio.Event()
+        self._folder = RunFolder(run_dir)
+        self._clock = clock
+        self._command = tuple(command)
+        self._patience = patience or Patience()
+        self._replicas: dict[str, LocalReplica] = {}
+        self._lost: dict[str, ReplicaStatus] = {}  # known ones that did not outlive the last server
+
+    async def open(self, known: Sequence[RunningReplica]) -> None:
+        self._folder.ensure()
+        workers = await asyncio.to_thread(find_workers, self._folder.path)
+        adopted = await asyncio.gather(*(self._adopt(replica, workers.get(replica.pid)) for replica in known))
+        ours = {replica.pid for replica, taken in zip(known, adopted, strict=True) if taken}
+        await end_all(worker for pid, worker in workers.items() if pid not in ours)
+        self._folder.remove_sockets_except(self._sockets())
+        self.changed.set()
+
+    async def start(self, spec: WorkerSpec) -> ReplicaStatus:
+        replica_id = spec.replica_id
+        known = self.statuses().get(replica_id)
+        if known is not None:
+            return known
+        socket = self._folder.socket_path(replica_id, self._sockets())
+        spawned_at = self._clock.monotonic()
+        process = spawn(self._command, spec, run_dir=self._folder.path, socket_path=socket)
+        address = ReplicaAddress(token=spec.token, socket=socket)
+        replica = self._take_on(process, replica_id, address, Channel(socket, spec.token), spawned_at=spawned_at)
+        return replica.status
+
+    async def stop(self, replica_id: str, *, grace_s: float) -> None:
+        replica = self._replicas.get(replica_id)
+        if replica is not None:
+            await replica.stop(grace_s)
+
+    def statuses(self) -> Mapping[str, ReplicaStatus]:
+        return self._lost | {replica_id: replica.status for replica_id, replica in self._replicas.items()}
+
+    def logs(self, replica_id: str, lines: int = 200) -> Sequence[str]:
+        return log.tail(self._folder.log_path(replica_id), lines)
+
+    def forget(self, replica_id: str) -> None:
+        """A replica that still runs is kept."""
+        replica = self._replicas.get(replica_id)
+        if replica is not None and replica.status.alive:
+            return
+        self._replicas.pop(replica_id, None)
+        self._lost.pop(replica_id, None)
+        self._folder.log_path(replica_id).unlink(missing_ok=True)
+
+    async def close(self, *, stop_replicas: bool) -> None:
+        replicas = list(self._replicas.values())
+        if stop_replicas:
+            await asyncio.gather(*(replica.stop(self._patience.close_grace_s) for replica in replicas))
+        await asyncio.gather(*(replica.leave() for replica in replicas))
+        self._folder.leave()
+
+    async def _adopt(self, known: RunningReplica, worker: Worker | None) -> bool:
+        """Take on a replica that an earlier server started, if it is the very process and answers as itself."""
+        process = _process_of(known, worker)
+        if process is None:
+            self._lose(known, "its process is gone")
+            return False
+        channel = Channel(known.socket, known.token)
+        health = await self._hear(channel)
+        if health is None or health.replica_id != known.replica_id:
+            process.close()
+            await channel.close()
+            self._lose(known, "it no longer answered and was ended")
+            return False
+        address = ReplicaAddress(token=known.token, socket=known.socket)
+        self._take_on(process, known.replica_id, address, channel, health=health)
+        return True
+
+    async def _hear(self, channel: Channel) -> Health | None:
+        try:
+            return await channel.health(self._patience.adopt_timeout_s)
+        except Unavailable:
+            return None
+
+    def _take_on(
+        self,
+        process: Process,
+        replica_id: str,
+        address: ReplicaAddress,
+        channel: Channel,
+        *,
+        health: Health | None = None,
+        spawned_at: float | None = None,
+    ) -> LocalReplica:
+        replica = LocalReplica(
+            process,
+            replica_id=replica_id,
+            address=address,
+            channel=channel,
+            log_path=self._folder.log_path(replica_id),
+            clock=self._clock,
+            patience=self._patience,
+            on_change=self.changed.set,
+            health=health,
+            spawned_at=spawned_at,
+        )
+        self._replicas[replica_id] = replica
+        replica.begin()
+        self.changed.set()
+        return replica
+
+    def _lose(self, known: RunningReplica, how: str) -> None:
+        self._lost[known.replica_id] = ReplicaStatus(
+            replica_id=known.replica_id,
+            alive=False,
+            pid=known.pid,
+            process_started_at=known.process_started_at,
+            address=ReplicaAddress(token=known.token, socket=known.socket),
+            failure=ReplicaFailure(
+                reason=Reason.ENGINE_CRASHED,
+                message=f"the replica did not survive the time in which no server ran: {how}",
+                at=self._clock.now(),
+                log_tail=self._tail(known.replica_id),
+            ),
+        )
+
+    def _tail(self, replica_id: str) -> tuple[str, ...]:
+        return log.tail(self._folder.log_path(replica_id), LOG_TAIL_LINES)
+
+    def _sockets(self) -> set[str]:
+        """Paths that living replicas listen on."""
+        statuses = [replica.status for replica in self._replicas.values()]
+        return {status.address.socket for status in statuses if status.alive and status.address.socket}
+
+
+def _process_of(known: RunningReplica, worker: Worker | None) -> Process | None:
+    if worker is None or not worker.is_same(known):
+        return None
+    try:
+        return Process(worker.found)
+    except ProcessLookupError:
+        return None

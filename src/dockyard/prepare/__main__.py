@@ -1,0 +1,82 @@
+"""The prepare process: one task in on standard input, JSON lines out on standard output, then the end.
+
+It ends at once when its standard input is closed, which is what the death of the server that asked looks like.
+"""
+
+import argparse
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from dockyard.errors import DockyardError
+from dockyard.prepare.artifacts import ScratchLock
+from dockyard.prepare.faults import explain
+from dockyard.prepare.reporting import Reporter
+from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, Task, VerifyTask
+
+# What is converted was imported; nothing here may ask the network for it.
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dockyard.prepare", description=__doc__)
+    parser.add_argument("--data-dir", required=True, help="tells the processes of one server from another's")
+    parser.parse_args()
+    os.environ.update(_OFFLINE)
+    reporter = Reporter(_take_over_stdout())
+    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+    lock = None if isinstance(task, VerifyTask) else ScratchLock(Path(task.scratch_dir))
+    try:
+        reporter.result(_perform(task, reporter))
+    except BaseException as error:  # noqa: BLE001 - the last word of the process, whatever went wrong
+        if not isinstance(error, DockyardError):  # a refusal of ours says all in its message
+            traceback.print_exc()
+        reporter.failure(*explain(error, task))
+        return 1
+    finally:
+        if lock:
+            lock.release()
+    return 0
+
+
+def _perform(task: Task, reporter: Reporter) -> Outcome:
+    # Each task imports what it alone needs.
+    match task:
+        case ImportTask():
+            from dockyard.prepare.import_task import run_import
+
+            return run_import(task, reporter)
+        case ConvertTask():
+            from dockyard.prepare.convert_task import run_convert
+
+            return run_convert(task, reporter)
+        case VerifyTask():
+            from dockyard.prepare.verify_task import run_verify
+
+            return run_verify(task, reporter)
+
+
+def _take_over_stdout() -> BinaryIO:
+    """Keep standard output for our lines; what libraries print goes to standard error."""
+    ours = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return ours
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    # Not sys.exit: the thread that reads standard input must not be waited for, nor what libraries left running.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,76 @@
+"""Convert: what an engine loads, made from an imported artifact and published under its own key."""
+
+from pathlib import Path
+
+from dockyard.domain.job import Phase
+from dockyard.domain.spec import EngineName
+from dockyard.errors import Failed, Reason
+from dockyard.prepare.artifacts import Artifacts, check_room
+from dockyard.prepare.files import seal_file
+from dockyard.prepare.manifest import (
+    Manifest,
+    converted_key,
+    converter_version,
+    read_manifest,
+    write_manifest,
+    wrong_sizes,
+)
+from dockyard.prepare.reporting import Reporter
+from dockyard.protocols.preparation import ConvertTask, Outcome
+
+
+def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
+    """A finished artifact is reused. Raises `Failed` (CONVERSION_FAILED, ENGINE_NOT_INSTALLED, ARTIFACT_CORRUPT)."""
+    artifacts = Artifacts(Path(task.artifacts_dir))
+    source = artifacts.folder(task.source_key)
+    imported = read_manifest(source)
+    damaged = wrong_sizes(source, imported.files)
+    if damaged:
+        raise Failed(
+            f"stored files are absent or cut short: {', '.join(damaged)}; import the model again",
+            reason=Reason.ARTIFACT_CORRUPT,
+        )
+    if task.engine != EngineName.CTRANSLATE2:
+        return Outcome(key=imported.key, size_bytes=imported.size_bytes, reused=True)  # loads what was imported
+    converter = converter_version(task.engine)
+    if converter is None:
+        raise not_installed(task.engine)
+    key = converted_key(task.source_key, task.engine, task.quantization, converter)
+    finished = artifacts.find_intact(key)
+    if finished is not None:
+        return Outcome(key=key, size_bytes=finished.size_bytes, reused=True)
+    check_room(artifacts.root, imported.size_bytes)
+    return _convert(task, artifacts, source, key, converter, reporter)
+
+
+def not_installed(engine: str) -> Failed:
+    return Failed(
+        f"the packages that convert for {engine} are not installed: run `pip install 'dockyard[{engine}]'` on the "
+        "server and try again",
+        reason=Reason.ENGINE_NOT_INSTALLED,
+    )
+
+
+def _convert(
+    task: ConvertTask, artifacts: Artifacts, source: Path, key: str, converter: str, reporter: Reporter
+) -> Outcome:
+    from dockyard.prepare.ctranslate2_conversion import convert
+
+    built = Path(task.scratch_dir) / "converted"
+    try:
+        convert(source, built, task.quantization, reporter)
+    except ImportError as error:
+        raise not_installed(task.engine) from error
+    reporter.progress(Phase.OPTIMIZING, 0.97, "writing the files to the disk")
+    manifest = Manifest(
+        key=key,
+        files=tuple(seal_file(path) for path in sorted(built.iterdir())),
+        source_key=task.source_key,
+        engine=task.engine,
+        quantization=task.quantization,
+        converter=converter,
+    )
+    write_manifest(built, manifest)
+    reused = artifacts.publish(built, manifest)
+    reporter.progress(Phase.OPTIMIZING, 1.0, f"converted to {task.engine} {task.quantization}")
+    return Outcome(key=key, size_bytes=manifest.size_bytes, reused=reused)

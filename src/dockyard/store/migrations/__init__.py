@@ -1,0 +1,1 @@
+"""Alembic's migrations of the schema; `schema.ensure_schema` runs them at start."""

@@ -1,0 +1,79 @@
+"""`python -m dockyard.worker --socket-fd N --replica-id ID < spec.json`: one replica, until it is told to stop.
+
+Exit codes: 0 drained, 2 called wrongly, 3 the engine failed (the last line of the log says why).
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import msgspec
+import uvloop
+
+from dockyard.engines.registry import import_engine
+from dockyard.errors import Failed
+from dockyard.protocols.generation import WorkerSpec
+from dockyard.worker.app import ReplicaApp
+from dockyard.worker.log import log
+from dockyard.worker.replica import Replica
+from dockyard.worker.server import SocketServer
+
+EXIT_USAGE = 2
+_LAST_WORDS_S = 1.0  # for watchers to read the last line
+
+
+def main() -> None:
+    """Never returns: threads may be inside native code, which a normal exit would wait for or tear down under them."""
+    arguments = _arguments()
+    if arguments.preload:
+        _preload(arguments.preload)
+    try:
+        spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
+    except msgspec.DecodeError as error:
+        log("ERROR", "failed", reason="BAD_FORMAT", message=f"the spec on standard input cannot be read: {error}")
+        os._exit(EXIT_USAGE)
+    listening = socket.socket(fileno=arguments.socket_fd)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    code = loop.run_until_complete(serve(spec, listening))
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def serve(spec: WorkerSpec, listening: socket.socket) -> int:
+    """Run the replica to its end; returns the exit code."""
+    log("INFO", "started", replica=spec.replica_id, engine=spec.engine, device=spec.device, pid=os.getpid())
+    replica = Replica(spec)
+    server = SocketServer(ReplicaApp(replica))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, replica.drain, signal.Signals(number).name)
+    await server.open(listening)
+    loading = loop.create_task(replica.load())
+    code = await replica.ended
+    loading.cancel()
+    await server.close(grace_s=_LAST_WORDS_S)
+    return code
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dockyard.worker", description=__doc__)
+    parser.add_argument("--socket-fd", type=int, required=True, help="an inherited, listening socket")
+    parser.add_argument("--replica-id", required=True, help="shown in the process list; the spec's counts")
+    parser.add_argument("--preload", help="an engine to import before the spec is read: a warm spare")
+    return parser.parse_args()
+
+
+def _preload(engine: str) -> None:
+    """Import ahead of time what takes long; an engine that cannot be imported says so when it is asked for."""
+    try:
+        import_engine(engine)
+    except Failed as error:
+        log("WARNING", "preload_failed", reason=error.reason, message=error.message)
+
+
+if __name__ == "__main__":
+    main()

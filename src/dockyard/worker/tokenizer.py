@@ -1,0 +1,60 @@
+"""Text to ids and back: a Hugging Face `tokenizer.json`, or bytes for models without one (echo)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from dockyard.errors import Failed, Reason
+
+
+class Tokenizer(Protocol):
+    vocab_size: int
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """`special`: with the tokens that the model wants around a text, as Transformers adds them."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Special tokens left out; bytes that are no UTF-8 come out as U+FFFD."""
+        ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes are the ids 0 to 255; ids above are special and have no text."""
+
+    vocab_size = 257
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class FileTokenizer:
+    """`tokenizer.json` as it is, but for truncation and padding, which would change prompts without a word."""
+
+    def __init__(self, path: Path) -> None:
+        # Imported here: the echo engine does without.
+        import tokenizers
+
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise Failed(
+                f"{path.name} cannot be loaded: {error}; import the model again", reason=Reason.TOKENIZER_UNREADABLE
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def load_tokenizer(model_dir: Path) -> Tokenizer:
+    path = model_dir / "tokenizer.json"
+    return FileTokenizer(path) if path.exists() else ByteTokenizer()

@@ -1,0 +1,76 @@
+"""kill -9 of the server in each phase of a deploy: after the next start the job ends, and nothing is left over."""
+
+from pathlib import Path
+
+import pytest
+from tests.acceptance.server import Server, body
+
+PHASES = ["QUEUED", "VALIDATING", "OPTIMIZING", "PROVISIONING", "LOADING", "WARMING_UP", "ROUTING"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_deploy_survives_the_server(own_data_dir: Path, phase: str) -> None:
+    """Transformers loads slowly enough to be met in every phase of the start, CTranslate2 has one to optimize in."""
+    optimization = "ctranslate2" if phase == "OPTIMIZING" else ""
+    with Server(own_data_dir) as server:
+        model_id = server.import_model("t5-date")
+        job_id = server.begin_deploy(model_id, body("date", optimization))
+        for status in server.watch(job_id):
+            if PHASES.index(phase) <= ([*PHASES, "DONE"]).index(status["phase"]):
+                break
+        server.kill()
+        server.start()
+        ended = server.wait(job_id)
+        assert ended["phase"] == "DONE"
+        assert server.complete("date", "date: monday, march 3, 2014", temperature=0) == "2014-03-03"
+        (replica,) = server.get(f"/deployments/{ended['deploymentId']}/replicas")["replicas"]
+        assert [process.pid for process in server.workers()] == [replica["pid"]]
+        assert not list((own_data_dir / "scratch").iterdir())
+
+
+def test_a_running_replica_is_adopted_not_loaded_again(own_data_dir: Path) -> None:
+    with Server(own_data_dir) as server:
+        model_id = server.import_model("t5-date")
+        ended = server.deploy(model_id, body("date", "ctranslate2"))
+        before = server.get(f"/deployments/{ended['deploymentId']}/replicas")["replicas"]
+        server.kill()
+        server.start()
+        assert server.complete("date", "date: monday, march 3, 2014", temperature=0) == "2014-03-03"
+        after = server.get(f"/deployments/{ended['deploymentId']}/replicas")["replicas"]
+        assert [(r["replicaId"], r["pid"]) for r in after] == [(r["replicaId"], r["pid"]) for r in before]
+
+
+def test_an_undeploy_survives_the_server(own_data_dir: Path) -> None:
+    with Server(own_data_dir) as server:
+        model_id = server.import_model("t5-date")
+        server.deploy(model_id, body("date", "ctranslate2"))
+        job_id = server.post(f"/models/{model_id}/undeploy")["dockStatusId"]
+        server.kill()
+        server.start()
+        server.wait(job_id)
+        assert server.workers() == []
+
+
+def test_an_import_survives_the_server(own_data_dir: Path) -> None:
+    with Server(own_data_dir) as server:
+        wish = {
+            "name": "kjv",
+            "modelType": "openSource",
+            "source": {"path": str(Path("tests/models/gpt2-kjv").resolve())},
+        }
+        job_id = server.call("POST", "/models", json=wish).json()["dockStatusId"]
+        server.kill()
+        server.start()
+        ended = server.wait(job_id)
+        assert server.get(f"/models/{ended['modelId']}")["state"] == "Ready to Deploy"
+
+
+def test_sigterm_leaves_no_process_and_no_socket(own_data_dir: Path) -> None:
+    with Server(own_data_dir) as server:
+        model_id = server.import_model("t5-date")
+        server.deploy(model_id, body("date", "ctranslate2"))
+        assert server.stop() == 0
+        assert server.workers() == []
+        assert not list((own_data_dir / "run").glob("*.sock"))
+        server.start()  # what is wanted is still wanted
+        assert server.complete("date", "date: monday, march 3, 2014", temperature=0) == "2014-03-03"

@@ -1,0 +1,269 @@
+"""One suite for every engine: what the worker relies on, whichever library is behind it."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dockyard.engines.base import Engine, Generation, Row, Sampling
+from dockyard.engines.registry import import_engine
+from dockyard.protocols.generation import GenerateEvent, GenerateRequest, Usage, WorkerSpec
+from dockyard.worker.prompt import load_prompts
+from dockyard.worker.serving import Serving
+from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
+
+MODELS = Path(__file__).parents[1] / "models"
+GREEDY = Sampling(temperature=0)
+
+CONVERT = """
+import sys
+from ctranslate2.converters import TransformersConverter
+for pair in sys.argv[2:]:
+    model, quantization = pair.split(":")
+    TransformersConverter(f"{sys.argv[1]}/{model}").convert(pair, quantization=quantization)
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    engine: str
+    model: str
+    quantization: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.model}-{self.quantization}"
+
+
+GPT2 = [
+    Case("transformers", "gpt2-kjv"),
+    Case("ctranslate2", "gpt2-kjv"),
+    Case("ctranslate2", "gpt2-kjv", "int8_float16"),
+]
+T5 = [
+    Case("transformers", "t5-date"),
+    Case("ctranslate2", "t5-date"),
+    Case("ctranslate2", "t5-date", "int8_float16"),
+]
+CASES = [Case("echo", "echo", "none"), *GPT2, *T5]
+PROMPTS = {
+    "gpt2-kjv": ["And God said", "Moses", "In the beginning the LORD thy God came unto me, and said", "a"],
+    "t5-date": ["date: monday, march 3, 2014", "date: 4 july 1999", "date: december 25, 2033", "date: 1/2/1960"],
+    "echo": ["one", "and the second", "é", "🚢 ship"],
+}
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CTranslate2 artifacts, converted in a process of its own: this one need not import torch for them."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    pairs = [f"{case.model}:{case.quantization}" for case in CASES if case.engine == "ctranslate2"]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", CONVERT, str(MODELS), *pairs], cwd=folder, check=True)
+    return folder
+
+
+def spec_of(case: Case, artifacts: Path) -> WorkerSpec:
+    model_dir = MODELS / case.model
+    converted = artifacts / f"{case.model}:{case.quantization}"
+    return WorkerSpec(
+        replica_id="rp-1",
+        token="t",
+        engine=case.engine,
+        artifact_dir=str(converted if case.engine == "ctranslate2" else model_dir),
+        model_dir=str(model_dir),
+        family="encoder_decoder" if case.model == "t5-date" else "decoder",
+        device="cpu",
+        compute_type={"none": "none", "float32": "float32", "int8_float16": "int8_float32"}[case.quantization],
+        max_batch_size=4,
+        context_length=None if case.model == "t5-date" else 256,
+        threads=2,
+        eos_token_ids={"gpt2-kjv": [0], "t5-date": [1], "echo": [256]}[case.model],
+        decoder_start_token_id=0 if case.model == "t5-date" else None,
+    )
+
+
+@dataclass
+class Loaded:
+    case: Case
+    engine: Engine
+    tokenizer: Tokenizer
+    serving: Serving
+
+    def row(self, prompt: str, max_new: int = 16, resume: Sequence[int] = (), sampling: Sampling = GREEDY) -> Row:
+        return Row(self.tokenizer.encode(prompt, special=True), max_new, sampling, resume)
+
+    async def ids(self, row: Row) -> list[int]:
+        return await collected(self.engine.submit(row))
+
+    async def answer(self, request: GenerateRequest) -> list[GenerateEvent]:
+        answer = await self.serving.answer(request, 0)
+        return [event async for events in answer.events() for event in events]
+
+
+def load(case: Case, artifacts: Path) -> Loaded:
+    spec = spec_of(case, artifacts)
+    engine = import_engine(case.engine)(spec)
+    engine.load()
+    tokenizer = load_tokenizer(Path(spec.model_dir))
+    return Loaded(case, engine, tokenizer, Serving(engine, tokenizer, load_prompts(spec, tokenizer)))
+
+
+@pytest.fixture(params=CASES, ids=str)
+async def loaded(request: pytest.FixtureRequest, artifacts: Path) -> AsyncIterator[Loaded]:
+    made = load(request.param, artifacts)
+    yield made
+    made.engine.close()
+
+
+async def collected(generation: Generation) -> list[int]:
+    return [token async for tokens in generation for token in tokens]
+
+
+def text_of(events: Sequence[GenerateEvent]) -> str:
+    return "".join(event.text for event in events)
+
+
+async def test_greedy_is_the_same_every_time(loaded: Loaded) -> None:
+    row = loaded.row(PROMPTS[loaded.case.model][0])
+    first = await loaded.ids(row)
+    assert first
+    assert await loaded.ids(row) == first
+
+
+@pytest.mark.parametrize("choice", [Sampling(top_p=0, temperature=1), Sampling(top_k=1, temperature=1)], ids=str)
+async def test_the_most_probable_token_alone_is_greedy(loaded: Loaded, choice: Sampling) -> None:
+    prompt = PROMPTS[loaded.case.model][0]
+    assert await loaded.ids(loaded.row(prompt, sampling=choice)) == await loaded.ids(loaded.row(prompt))
+
+
+async def test_a_batch_of_mixed_lengths_gives_what_single_rows_give(loaded: Loaded) -> None:
+    rows = [loaded.row(prompt, 5 + 4 * i) for i, prompt in enumerate(PROMPTS[loaded.case.model])]
+    singles = [await loaded.ids(row) for row in rows]
+    assert await asyncio.gather(*map(loaded.ids, rows)) == singles
+
+
+async def test_a_resumed_row_goes_on_as_if_undisturbed(loaded: Loaded) -> None:
+    prompt = PROMPTS[loaded.case.model][0]
+    whole = await loaded.ids(loaded.row(prompt))
+    for cut in range(1, len(whole)):
+        assert await loaded.ids(loaded.row(prompt, 16 - cut, whole[:cut])) == whole[cut:]
+
+
+async def test_resumed_and_fresh_rows_share_a_batch(loaded: Loaded) -> None:
+    """Cut at 0, 1, 3 and 6 tokens, so that the known parts differ in length."""
+    prompts = PROMPTS[loaded.case.model]
+    wholes = [await loaded.ids(loaded.row(prompt)) for prompt in prompts]
+    cuts = [min(cut, len(whole) - 1) for cut, whole in zip((0, 1, 3, 6), wholes, strict=True)]
+    rows = [loaded.row(p, 16 - c, w[:c]) for p, w, c in zip(prompts, wholes, cuts, strict=True)]
+    rests = await asyncio.gather(*map(loaded.ids, rows))
+    assert [[*w[:c], *rest] for w, c, rest in zip(wholes, cuts, rests, strict=True)] == wholes
+
+
+async def test_never_more_than_max_new_tokens(loaded: Loaded) -> None:
+    prompt = PROMPTS[loaded.case.model][0]
+    whole = await loaded.ids(loaded.row(prompt))
+    for limit in (1, 2, 3):
+        assert await loaded.ids(loaded.row(prompt, limit)) == whole[:limit]
+
+
+async def test_cancelling_frees_the_place(loaded: Loaded) -> None:
+    """Four long rows fill the engine; once they are cancelled, the fifth runs and the engine is idle after it."""
+    prompt = PROMPTS[loaded.case.model][0]
+    gone = [loaded.engine.submit(loaded.row(prompt, 200)) for _ in range(4)]
+    await anext(gone[0])
+    after = loaded.engine.submit(loaded.row(prompt, 3))
+    for generation in gone:
+        generation.cancel()
+    assert len(await collected(after)) == 3
+    assert (loaded.engine.running, loaded.engine.waiting) == (0, 0)
+
+
+async def test_sixteen_at_once_run_at_most_four_at_a_time(loaded: Loaded) -> None:
+    rows = [loaded.row(PROMPTS[loaded.case.model][0], 4)] * 16
+    results = await asyncio.gather(*map(loaded.ids, rows))
+    assert all(result == results[0] for result in results)
+    assert loaded.engine.largest_batch == (1 if loaded.case.engine == "echo" else 4)
+
+
+async def test_usage_finish_and_text(loaded: Loaded) -> None:
+    prompt = PROMPTS[loaded.case.model][0]
+    events = await loaded.answer(GenerateRequest(id="1", prompt=prompt, temperature=0, max_tokens=3))
+    ids = [token for event in events for token in event.ids]
+    assert events[-1].finish == "length"
+    assert events[-1].usage == Usage(len(loaded.row(prompt).prompt), 3)
+    assert ids == await loaded.ids(loaded.row(prompt, 3))
+    assert text_of(events) == loaded.tokenizer.decode(ids)
+
+
+async def test_a_stop_sequence_cuts_the_text_and_frees_the_place(loaded: Loaded) -> None:
+    prompt = PROMPTS[loaded.case.model][0]
+    request = GenerateRequest(id="1", prompt=prompt, temperature=0, max_tokens=16)
+    whole = text_of(await loaded.answer(request))
+    stop = whole[2:5]  # not where tokens begin
+    events = await loaded.answer(GenerateRequest(id="2", prompt=prompt, temperature=0, max_tokens=16, stop=[stop]))
+    assert text_of(events) == whole[: whole.index(stop)]
+    assert events[-1].finish == "stop"
+
+
+async def test_max_tokens_zero_generates_nothing(loaded: Loaded) -> None:
+    events = await loaded.answer(GenerateRequest(id="1", prompt="a", max_tokens=0))
+    assert [event.finish for event in events] == ["length"]
+    assert events[0].usage is not None
+    assert events[0].usage.completion_tokens == 0
+
+
+async def test_sampling_draws_different_texts(loaded: Loaded) -> None:
+    if loaded.case.model != "gpt2-kjv":
+        pytest.skip("echo has no chance in it, and t5-date is as good as sure")
+    row = loaded.row("And", 12, sampling=Sampling(temperature=1.5, top_k=100))
+    results = await asyncio.gather(*[loaded.ids(row) for _ in range(4)])
+    assert len({tuple(result) for result in results}) > 1
+
+
+@pytest.mark.parametrize("case", T5, ids=str)
+async def test_dates_come_out_exactly(case: Case, artifacts: Path) -> None:
+    loaded = load(case, artifacts)
+    request = GenerateRequest(id="1", prompt="date: monday, march 3, 2014", temperature=0, max_tokens=30)
+    events = await loaded.answer(request)
+    loaded.engine.close()
+    assert text_of(events) == "2014-03-03"
+    assert events[-1].finish == "stop"
+    assert events[-1].usage == Usage(28, 10)
+
+
+async def test_ctranslate2_in_float32_writes_what_transformers_writes(artifacts: Path) -> None:
+    texts: list[list[str]] = []
+    for case in GPT2[:2]:
+        loaded = load(case, artifacts)
+        requests = [
+            GenerateRequest(id="1", prompt=p, temperature=0, max_tokens=40) for p in PROMPTS["gpt2-kjv"]
+        ]
+        texts.append([text_of(await loaded.answer(request)) for request in requests])
+        loaded.engine.close()
+    assert texts[0] == texts[1]
+
+
+async def test_a_seed_is_honoured_whatever_else_is_in_the_batch(artifacts: Path) -> None:
+    loaded = load(GPT2[0], artifacts)
+    seeded = loaded.row("And God said", 12, sampling=Sampling(temperature=1.2, top_k=40, top_p=0.9, seed=7))
+    others = [loaded.row("Moses", 12, sampling=Sampling(temperature=t)) for t in (0.0, 0.5, 2.0)]
+    alone = await loaded.ids(seeded)
+    together, *_ = await asyncio.gather(*map(loaded.ids, [seeded, *others]))
+    resumed = await loaded.ids(Row(seeded.prompt, 7, seeded.sampling, alone[:5]))
+    loaded.engine.close()
+    assert together == alone
+    assert [*alone[:5], *resumed] == alone
+
+
+async def test_a_seed_that_cannot_be_honoured_is_refused(artifacts: Path) -> None:
+    from dockyard.errors import Invalid, Reason
+
+    loaded = load(GPT2[1], artifacts)
+    with pytest.raises(Invalid) as caught:
+        await loaded.answer(GenerateRequest(id="1", prompt="And", temperature=1, seed=3))
+    loaded.engine.close()
+    assert caught.value.reason is Reason.ENGINE_CANNOT
+    assert caught.value.field == "seed"

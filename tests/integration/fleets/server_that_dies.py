@@ -1,0 +1,32 @@
+"""A server in short: starts a replica, writes what it would have recorded, and waits to be killed.
+
+Arguments: run directory, the WorkerSpec as JSON, the worker's command.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+
+from dockyard.clock import SystemClock
+from dockyard.fleets.local.fleet import LocalFleet
+from dockyard.protocols.generation import WorkerSpec
+
+
+async def main(run_dir: str, spec_json: str, *command: str) -> None:
+    fleet = LocalFleet(Path(run_dir), SystemClock(), command=command)
+    await fleet.open([])
+    spec = msgspec.json.decode(spec_json, type=WorkerSpec)
+    status = await fleet.start(spec)
+    while not (status.health and status.health.phase == "ready"):
+        fleet.changed.clear()
+        status = fleet.statuses()[spec.replica_id]
+        await fleet.changed.wait()
+    record = {"pid": status.pid, "process_started_at": status.process_started_at, "socket": status.address.socket}
+    sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+asyncio.run(main(*sys.argv[1:]))

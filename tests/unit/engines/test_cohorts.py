@@ -1,0 +1,181 @@
+"""The cohort queue with a batch function that the test holds in its hands: no sleeps, no model."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from dockyard.engines.base import Generation, Row, Sampling
+from dockyard.engines.cohorts import Cohorts, Emit
+from dockyard.errors import Failed, Reason
+
+EOS = 0
+
+
+@dataclass
+class Steps:
+    """A batch function that does what the test tells it: each order runs on the engine's thread."""
+
+    batches: list[list[int]] = field(default_factory=list[list[int]])
+    started: "queue.Queue[Emit]" = field(default_factory=queue.Queue)
+    orders: "queue.Queue[Callable[[Emit], object] | None]" = field(default_factory=queue.Queue)
+    results: "queue.Queue[object]" = field(default_factory=queue.Queue)
+
+    def run_batch(self, rows: Sequence[Row], emit: Emit) -> None:
+        self.batches.append([row.prompt[0] for row in rows])
+        self.started.put(emit)
+        while (order := self.orders.get()) is not None:
+            self.results.put(order(emit))
+
+    async def until_started(self) -> None:
+        await asyncio.to_thread(self.started.get)
+
+    async def emit(self, index: int, token: int) -> bool:
+        """One token in the running batch; returns whether the row must stop."""
+        self.orders.put(lambda emit: emit(index, token))
+        return bool(await asyncio.to_thread(self.results.get))
+
+    def finish(self) -> None:
+        self.orders.put(None)
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps()
+
+
+@pytest.fixture
+async def cohorts(steps: Steps) -> AsyncIterator[Cohorts]:
+    made = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset({EOS}), key=lambda row: row.sampling)
+    yield made
+    steps.finish()
+    made.close()
+
+
+def row(name: int, *, temperature: float = 0.0, max_new: int = 8) -> Row:
+    return Row([name], max_new, Sampling(temperature))
+
+
+async def ids(generation: Generation) -> list[int]:
+    return [token async for tokens in generation for token in tokens]
+
+
+async def test_a_burst_starts_as_one_batch(cohorts: Cohorts, steps: Steps) -> None:
+    for name in range(3):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    assert steps.batches == [[0, 1, 2]]
+    assert (cohorts.running, cohorts.waiting) == (3, 0)
+
+
+async def test_what_came_meanwhile_is_the_next_batch_up_to_the_capacity(cohorts: Cohorts, steps: Steps) -> None:
+    cohorts.submit(row(0))
+    await steps.until_started()
+    for name in range(1, 7):
+        cohorts.submit(row(name))
+    assert cohorts.waiting == 6
+    for _ in range(2):
+        steps.finish()
+        await steps.until_started()
+    assert steps.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert cohorts.largest_batch == 4
+
+
+async def test_the_longest_waiting_row_chooses_the_parameters(cohorts: Cohorts, steps: Steps) -> None:
+    cohorts.submit(row(0))
+    await steps.until_started()
+    for name, temperature in ((1, 0.5), (2, 0.0), (3, 0.5), (4, 0.0), (5, 0.9)):
+        cohorts.submit(row(name, temperature=temperature))
+    for _ in range(3):
+        steps.finish()
+        await steps.until_started()
+    assert steps.batches == [[0], [1, 3], [2, 4], [5]]
+
+
+async def test_a_row_ends_at_its_own_limit_while_the_others_go_on(cohorts: Cohorts, steps: Steps) -> None:
+    short, long = cohorts.submit(row(0, max_new=2)), cohorts.submit(row(1, max_new=3))
+    await steps.until_started()
+    assert not await steps.emit(0, 7)
+    assert not await steps.emit(1, 8)
+    assert await steps.emit(0, 9)
+    assert await ids(short) == [7, 9]  # the batch still runs
+    assert (cohorts.running, long.ended) == (1, False)
+
+
+async def test_the_end_of_sequence_ends_a_row_and_is_told(cohorts: Cohorts, steps: Steps) -> None:
+    generation = cohorts.submit(row(0))
+    await steps.until_started()
+    await steps.emit(0, 5)
+    assert await steps.emit(0, EOS)
+    assert await ids(generation) == [5, EOS]
+
+
+async def test_a_cancelled_row_stops_at_the_next_step(cohorts: Cohorts, steps: Steps) -> None:
+    gone, stays = cohorts.submit(row(0)), cohorts.submit(row(1))
+    await steps.until_started()
+    assert not await steps.emit(0, 5)
+    gone.cancel()
+    assert await steps.emit(0, 6)
+    assert not await steps.emit(1, 7)
+    assert await anext(stays) == [7]
+    assert cohorts.running == 1
+
+
+async def test_a_cancelled_waiting_row_never_runs(cohorts: Cohorts, steps: Steps) -> None:
+    cohorts.submit(row(0))
+    await steps.until_started()
+    gone = cohorts.submit(row(1))
+    cohorts.submit(row(2))
+    gone.cancel()
+    assert cohorts.waiting == 1
+    steps.finish()
+    await steps.until_started()
+    assert steps.batches == [[0], [2]]
+    assert await ids(gone) == []
+
+
+async def test_a_failing_batch_fails_its_rows_and_no_other(cohorts: Cohorts, steps: Steps) -> None:
+    def fail(_: Emit) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    ended, broken = cohorts.submit(row(0, max_new=1)), cohorts.submit(row(1))
+    await steps.until_started()
+    assert await steps.emit(0, 5)
+    following = cohorts.submit(row(2, max_new=1))
+    steps.orders.put(fail)
+    with pytest.raises(Failed) as caught:
+        await ids(broken)
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+    assert await ids(ended) == [5]
+    await steps.until_started()
+    assert await steps.emit(0, 6)
+    assert await ids(following) == [6]
+
+
+async def test_tokens_made_while_the_loop_is_busy_come_together(cohorts: Cohorts, steps: Steps) -> None:
+    generation = cohorts.submit(row(0))
+    await steps.until_started()
+    done = threading.Event()
+
+    def three(emit: Emit) -> None:
+        for token in (5, 6, 7):
+            emit(0, token)
+        done.set()
+
+    steps.orders.put(three)
+    done.wait()  # the loop stands still here, on purpose
+    assert await anext(generation) == [5, 6, 7]
+
+
+async def test_closing_ends_everything() -> None:
+    steps = Steps()
+    cohorts = Cohorts(steps.run_batch, capacity=1, eos_token_ids=frozenset(), key=lambda _: None)
+    running, waiting = cohorts.submit(row(0)), cohorts.submit(row(1))
+    await steps.until_started()
+    steps.finish()
+    cohorts.close()
+    assert await ids(running) == []
+    assert await ids(waiting) == []

@@ -1,0 +1,90 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dockyard.errors import Invalid
+from dockyard.worker.chat_template import ChatTemplate, find_chat_template
+
+CHATML = (
+    "{{ bos_token }}{% for message in messages %}\n"
+    "    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}\n"
+    "{% endfor %}\n"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return datetime(2026, 2, 5, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def render(source: str, messages: list[dict[str, object]] | None = None) -> str:
+    return ChatTemplate(source, {"bos_token": "<s>"}, FixedClock()).render(messages or list(HELLO))
+
+
+def test_chatml() -> None:
+    assert render(CHATML) == "<s><|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ {'a': '<é>'} | tojson }}", '{"a": "<é>"}'),
+        ("{{ strftime_now('%d %b %Y') }}", "05 Feb 2026"),
+        ("{% for i in range(5) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{% generation %}kept{% endgeneration %}", "kept"),
+        ("{% if tools is none %}no tools{% endif %}", "no tools"),
+        ("  {% if true %}\nleft\n  {% endif %}\n", "left\n"),
+    ],
+)
+def test_what_templates_expect(source: str, text: str) -> None:
+    assert render(source) == text
+
+
+def test_the_templates_own_refusal_is_the_clients_error() -> None:
+    with pytest.raises(Invalid, match="roles must alternate") as caught:
+        render("{{ raise_exception('roles must alternate') }}")
+    assert caught.value.field == "messages"
+
+
+@pytest.mark.parametrize("source", ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}"])
+def test_the_sandbox_holds(source: str) -> None:
+    with pytest.raises(Invalid):
+        render(source)
+
+
+def test_text_parts_become_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert "ab<|im_end|>" in render(CHATML, [{"role": "user", "content": parts}])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"chat_template": "{{ bos_token }}hi", "bos_token": {"content": "<s>"}},
+        {"chat_template": [{"name": "default", "template": "{{ bos_token }}hi"}], "bos_token": "<s>"},
+    ],
+)
+def test_the_template_of_the_tokenizer_config(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    template = find_chat_template(tmp_path, FixedClock())
+    assert template is not None
+    assert template.render(HELLO) == "<s>hi"
+
+
+def test_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "config"}')
+    (tmp_path / "chat_template.jinja").write_text("file")
+    template = find_chat_template(tmp_path, FixedClock())
+    assert template is not None
+    assert template.render(HELLO) == "file"
+
+
+def test_a_folder_without_one(tmp_path: Path) -> None:
+    assert find_chat_template(tmp_path, FixedClock()) is None
