@@ -40,6 +40,7 @@ class ReplicaDouble:
         self.hold: asyncio.Event | None = None  # wait for it before the first event
         self.hold_before_accepting = False
         self.gate_each: asyncio.Semaphore | None = None  # one permit per event
+        self.gated = asyncio.Event()  # no permit was left
         self.started = asyncio.Event()
         self.idle = asyncio.Event()
 
@@ -101,6 +102,8 @@ class ReplicaDouble:
             if await self._misbehaves(sent, send):
                 return
             if self.gate_each is not None:
+                if self.gate_each.locked():
+                    self.gated.set()
                 await self.gate_each.acquire()
             await self._send(send, GenerateEvent(text=f"w{token} ", ids=[token]))
             sent += 1
@@ -181,6 +184,9 @@ async def serve(app: Callable[..., Any], socket: Path | None = None) -> AsyncIte
 
         async def main_loop(self) -> None:
             await leave.wait()
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
 
     config = uvicorn.Config(
         app,

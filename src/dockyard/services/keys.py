@@ -140,8 +140,7 @@ def _check_granted(scopes: Sequence[Scope], granted_by: frozenset[Scope]) -> Non
     beyond = [repr(scope.value) for scope in dict.fromkeys(scopes) if scope not in granted_by]
     if beyond:
         raise Forbidden(
-            f"your own key's app lacks {', '.join(beyond)}, so it cannot give that to another; use a key that has it",
-            field="scopes",
+            f"your own key's app lacks {', '.join(beyond)}, so it cannot give that to another; use a key that has it"
         )
 
 

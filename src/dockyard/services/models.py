@@ -42,7 +42,14 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
         modified_at=now,
         base_model_id=wish.base_model_id,
     )
-    job = Job(job_id=new_id("ds"), model_id=model.model_id, action=Action.IMPORT, created_at=now, modified_at=now)
+    job = Job(
+        job_id=new_id("ds"),
+        model_id=model.model_id,
+        action=Action.IMPORT,
+        created_at=now,
+        modified_at=now,
+        warnings=wish.warnings,
+    )
     async with ctx.store.transaction() as tx:
         if wish.base_model_id is not None:
             await tx.models.get(wish.base_model_id)

@@ -17,7 +17,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from typing import Any
 
@@ -84,9 +83,9 @@ class Worker:
 
     async def act(self) -> None:
         engine = self.spec["engine"]
-        print(f"scripted worker, engine {engine}", flush=True)
+        log(f"scripted worker, engine {engine}")
         if engine == "crash-at-load":
-            print("Traceback: the weights are upside down", file=sys.stderr, flush=True)
+            log("Traceback: the weights are upside down")
             os._exit(3)
         if engine == "end":
             os._exit(0)
@@ -100,9 +99,13 @@ class Worker:
                 os._exit(1)
         elif engine != "load":
             if engine == "parent":
-                child = subprocess.Popen(["sleep", "600"])
-                print(f"child {child.pid}", flush=True)
+                child = await asyncio.create_subprocess_exec("sleep", "600")
+                log(f"child {child.pid}")
             await self.tell("ready", capacity=self.spec["max_batch_size"])
+
+
+def log(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 async def main() -> None:

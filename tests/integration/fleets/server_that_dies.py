@@ -18,10 +18,12 @@ async def main(run_dir: str, spec_json: str, *command: str) -> None:
     fleet = LocalFleet(Path(run_dir), SystemClock(), command=command)
     await fleet.open([])
     spec = msgspec.json.decode(spec_json, type=WorkerSpec)
-    status = await fleet.start(spec)
-    while not (status.health and status.health.phase == "ready"):
+    await fleet.start(spec)
+    while True:
         fleet.changed.clear()
         status = fleet.statuses()[spec.replica_id]
+        if status.health is not None and status.health.phase == "ready":
+            break
         await fleet.changed.wait()
     record = {"pid": status.pid, "process_started_at": status.process_started_at, "socket": status.address.socket}
     sys.stdout.write(msgspec.json.encode(record).decode() + "\n")

@@ -96,9 +96,7 @@ async def test_the_only_replica_dies_and_another_one_is_published(rig: Rig, tmp_
         rig.publish()
         dying.gate_each = asyncio.Semaphore(3)
         task = asyncio.create_task(streamed(rig.http()))
-        await dying.started.wait()
-        while not dying.gate_each.locked():
-            await asyncio.sleep(0)
+        await dying.gated.wait()
     rig.replicas.clear()
     rig.publish()
     assert rig.gateway.load(SHIP.deployment_id).in_flight + rig.gateway.load(SHIP.deployment_id).queued == 1

@@ -1,5 +1,6 @@
 """The edges of HTTP: keys, bodies, methods, ids, and one shape for every error."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -69,7 +70,7 @@ async def test_a_body_that_is_too_large(rig: Rig) -> None:
     big = b'{"model": "' + b"x" * (8 << 20) + b'"}'
     refused(await rig.http().post(CHAT, content=big, headers=json_type), 413, "BODY_TOO_LARGE")
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(9):
             yield b" " * (1 << 20)
 

@@ -27,9 +27,7 @@ router = APIRouter(route_class=Route, tags=["Access"])
 _MANAGE = [needs(Scope.MANAGE_KEYS)]
 
 
-@router.post(
-    "/apps", summary="Create an API app", operation_id="createApp", status_code=201, dependencies=_MANAGE
-)
+@router.post("/apps", summary="Create an API app", operation_id="createApp", status_code=201, dependencies=_MANAGE)
 async def create_app(ctx: Ctx, caller: Caller, body: CreateAppIn) -> AppOut:
     """A name and what its keys may do: no scope that the key which asks lacks itself."""
     app = await service.create_app(ctx, body.name, body.scopes, granted_by=caller.scopes)

@@ -58,7 +58,9 @@ async def undeploy(
     ctx: Ctx,
     caller: Caller,
     model_id: ModelId,
-    name: Annotated[str | None, Query(description="One of several deployments; without it, all of the model's.")] = None,
+    name: Annotated[
+        str | None, Query(description="One of several deployments; without it, all of the model's.")
+    ] = None,
 ) -> AcceptedOut:
     """Refuse new requests at once, let the running ones finish, then stop the replicas."""
     return AcceptedOut.of(await undeploy_model(ctx, model_id, name, caller.key_id))

@@ -16,7 +16,9 @@ from dockyard.services.jobs import cancel_job, get_job, list_jobs
 router = APIRouter(route_class=Route, tags=["Dock status"])
 
 
-@router.get("/dock-status", summary="List dock statuses", operation_id="listDockStatus", dependencies=[needs(Scope.VIEW)])
+@router.get(
+    "/dock-status", summary="List dock statuses", operation_id="listDockStatus", dependencies=[needs(Scope.VIEW)]
+)
 async def index(
     ctx: Ctx,
     limit: Limit = DEFAULT_LIMIT,

@@ -72,7 +72,9 @@ async def delete(ctx: Ctx, model_id: ModelId) -> ModelDeletedOut:
     operation_id="listDeploymentsOfModel",
     dependencies=[needs(Scope.VIEW)],
 )
-async def deployments(ctx: Ctx, model_id: ModelId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> DeploymentsOut:
+async def deployments(
+    ctx: Ctx, model_id: ModelId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> DeploymentsOut:
     """Newest first, the undeployed ones included."""
     page = await list_deployments(ctx, limit, cursor, model_id)
     return DeploymentsOut(

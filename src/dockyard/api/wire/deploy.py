@@ -78,11 +78,16 @@ class OptimizationIn(WireIn):
     """The engine that serves the model, and the precision of its weights."""
 
     optimization_type: (
-        Annotated[EngineName, OneOf({"": None, **{str(e): e for e in (EngineName.CTRANSLATE2, EngineName.VLLM)}})] | None
+        Annotated[EngineName, OneOf({"": None, **{str(e): e for e in (EngineName.CTRANSLATE2, EngineName.VLLM)}})]
+        | None
     ) = Field(default=None, description='`""`, null and absent mean none: plain Transformers.')
-    quantization_type: Annotated[
-        Quantization, OneOf({"": Quantization.NONE, **{str(quantization): quantization for quantization in Quantization}})
-    ] | None = Field(
+    quantization_type: (
+        Annotated[
+            Quantization,
+            OneOf({"": Quantization.NONE, **{str(quantization): quantization for quantization in Quantization}}),
+        ]
+        | None
+    ) = Field(
         default=None, description='`""`, null and absent mean `no_quantization`; `int8_float16` needs `ctranslate2`.'
     )
 

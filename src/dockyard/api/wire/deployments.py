@@ -50,7 +50,9 @@ class VersionOut(WireOut):
     engine: str
     compute_type: str
     runs_on: str
-    context_length: int | None = Field(description="Tokens that the device leaves room for; null: the model has no bound.")
+    context_length: int | None = Field(
+        description="Tokens that the device leaves room for; null: the model has no bound."
+    )
     memory_bytes: int = Field(description="What one replica is expected to take.")
     parameters: ParametersOut
     dock_status_id: str

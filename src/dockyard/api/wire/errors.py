@@ -10,7 +10,9 @@ class ErrorOut(WireOut):
     msg: str = Field(examples=["hyperParameters.temperature must be between 0 and 2, got 3"])
     code: int = Field(description="The HTTP status.", examples=[400])
     reason: Reason = Field(examples=[Reason.OUT_OF_RANGE])
-    field: str | None = Field(description="The path of the field in the request.", examples=["hyperParameters.temperature"])
+    field: str | None = Field(
+        description="The path of the field in the request.", examples=["hyperParameters.temperature"]
+    )
 
 
 class ErrorsOut(WireOut):

@@ -220,4 +220,3 @@ def _within(bounds: Bounds, value: Any) -> Any:
     if not bounds.low <= value <= bounds.high:
         raise refused(Reason.OUT_OF_RANGE, f"must be between {bounds.low} and {bounds.high}, got {shown(value)}")
     return value
-

@@ -1,0 +1,93 @@
+"""The ASGI app of the server: `/api/public` and the operational routes, with the gateway's `/v1` and `/v2` beside them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dockyard import __version__
+from dockyard.api.observe import Observed
+from dockyard.api.openapi import build_document
+from dockyard.api.problems import install_handlers
+from dockyard.api.route import Route
+from dockyard.api.routes import access, deployments, deploys, devices, dock_status, models, operations
+from dockyard.api.wire.errors import ErrorsOut
+from dockyard.gateway.openapi import openapi_fragment
+from dockyard.services.context import Context
+
+BASE = "/api/public"
+ROUTERS: tuple[tuple[str, APIRouter], ...] = (
+    (BASE, deploys.router),
+    (BASE, dock_status.router),
+    (BASE, models.router),
+    (BASE, deployments.router),
+    (BASE, access.router),
+    (BASE, devices.router),
+    ("", operations.router),
+)
+
+
+class Api(FastAPI):
+    """FastAPI behind a fork: what is for the gateway never enters FastAPI's stack."""
+
+    gateway: ASGIApp | None = None
+    observed: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.gateway is not None and scope["type"] == "http" and scope["path"].startswith(("/v1/", "/v2/")):
+            await self.gateway(scope, receive, send)
+        else:
+            await self.observed(scope, receive, send)
+
+    async def serve_itself(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = build_document(self, endpoints(), openapi_fragment())
+        return self.openapi_schema
+
+
+def build_app(
+    ctx: Context, *, ready: Callable[[], bool], metrics: CollectorRegistry, gateway: ASGIApp | None
+) -> FastAPI:
+    """The app. `ready()`: whether /readyz says so; `gateway`: who serves /v1 and /v2 (None: nobody)."""
+    app = Api(
+        title="Dockyard",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={500: {"model": ErrorsOut}},
+    )
+    app.gateway = gateway
+    app.observed = Observed(app.serve_itself, ctx.clock)
+    app.state.ctx = ctx
+    app.state.ready = ready
+    app.state.metrics = metrics
+    for prefix, router in ROUTERS:
+        app.include_router(router, prefix=prefix)
+    install_handlers(app, _methods_at())
+    return app
+
+
+def endpoints() -> Iterator[tuple[str, Route]]:
+    """Every route with its whole path."""
+    for prefix, router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, Route)
+            yield prefix + route.path, route
+
+
+def _methods_at() -> Callable[[str], list[str]]:
+    """A function that tells which methods a path knows, for the `Allow` of a 405."""
+    table = [(compile_path(path)[0], route.methods or set()) for path, route in endpoints()]
+
+    def methods_at(path: str) -> list[str]:
+        return sorted({method for pattern, methods in table if pattern.match(path) for method in methods})
+
+    return methods_at
