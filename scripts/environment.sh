@@ -14,15 +14,15 @@ ensure_environment() {
         "$python" -m venv --clear "$venv"
     fi
     local state stamp
-    stamp="$venv/.installed-$extras"
     state=$(cat "$root/pyproject.toml" "$root/constraints.txt" "$venv/pyvenv.cfg" | sha256sum)
-    if [[ "$(cat "$stamp" 2>/dev/null)" == "$state" ]]; then
-        return
-    fi
-    rm -f "$venv"/.installed-*
+    for stamp in "$venv/.installed-dev" "$venv/.installed-$extras"; do # dev holds all the others
+        if [[ "$(cat "$stamp" 2>/dev/null)" == "$state" ]]; then
+            return
+        fi
+    done
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         --constraint "$root/constraints.txt" --editable "$root[$extras]"
-    echo "$state" >"$stamp"
+    echo "$state" >"$venv/.installed-$extras"
 }
 
 # find_python: prints the first Python that is 3.11 or newer and can make virtual environments; PYTHON may name it.
@@ -47,10 +47,9 @@ find_python() {
 # step WORDS…: says what comes next. took: says how long it took.
 step() {
     step_began=$(date +%s.%N)
-    printf '%s ' "── $*" >&2
-    printf '\n' >&2
+    echo "── $*"
 }
 
 took() {
-    awk -v began="$step_began" -v ended="$(date +%s.%N)" 'BEGIN { printf "   %.1f s\n", ended - began }' >&2
+    awk -v began="$step_began" -v ended="$(date +%s.%N)" 'BEGIN { printf "   %.1f s\n", ended - began }'
 }

@@ -45,6 +45,7 @@ log = structlog.get_logger()
 RECONCILE_INTERVAL_S = 5.0  # at the latest; everything that matters wakes the loop
 KEYS_INTERVAL_S = 0.5  # with another server on the same database a revoked key is refused within a second
 HOUSEKEEPING_INTERVAL_S = 3600.0
+BACKLOG = 2048  # connections that may wait to be accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,12 +284,13 @@ def _locked(path: Path) -> Iterator[TextIO]:
 
 
 def _bind(settings: Settings) -> socket.socket:
-    """Listen before anything is started, so that a taken port costs nothing."""
+    """Listen before anything is started: a taken port costs nothing, and early requests wait instead of failing."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise Failed(

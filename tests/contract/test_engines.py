@@ -1,31 +1,22 @@
 """One suite for every engine: what the worker relies on, whichever library is behind it."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.conversion import MODELS, artifact_of, convert
 
 from dockyard.engines.base import Engine, Generation, Row, Sampling
 from dockyard.engines.registry import import_engine
+from dockyard.errors import Invalid, Reason
 from dockyard.protocols.generation import GenerateEvent, GenerateRequest, Usage, WorkerSpec
 from dockyard.worker.prompt import load_prompts
 from dockyard.worker.serving import Serving
 from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
 
-MODELS = Path(__file__).parents[1] / "models"
 GREEDY = Sampling(temperature=0)
-
-CONVERT = """
-import sys
-from ctranslate2.converters import TransformersConverter
-for pair in sys.argv[2:]:
-    model, quantization = pair.split(":")
-    TransformersConverter(f"{sys.argv[1]}/{model}").convert(pair, quantization=quantization)
-"""
 
 
 @dataclass(frozen=True)
@@ -58,16 +49,14 @@ PROMPTS = {
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CTranslate2 artifacts, converted in a process of its own: this one need not import torch for them."""
     folder = tmp_path_factory.mktemp("artifacts")
-    pairs = [f"{case.model}:{case.quantization}" for case in CASES if case.engine == "ctranslate2"]
-    subprocess.run([sys.executable, "-W", "ignore", "-c", CONVERT, str(MODELS), *pairs], cwd=folder, check=True)
+    convert(folder, [(case.model, case.quantization) for case in CASES if case.engine == "ctranslate2"])
     return folder
 
 
 def spec_of(case: Case, artifacts: Path) -> WorkerSpec:
     model_dir = MODELS / case.model
-    converted = artifacts / f"{case.model}:{case.quantization}"
+    converted = artifact_of(artifacts, case.model, case.quantization)
     return WorkerSpec(
         replica_id="rp-1",
         token="t",
@@ -215,11 +204,18 @@ async def test_max_tokens_zero_generates_nothing(loaded: Loaded) -> None:
     assert events[0].usage.completion_tokens == 0
 
 
-async def test_sampling_draws_different_texts(loaded: Loaded) -> None:
-    if loaded.case.model != "gpt2-kjv":
-        pytest.skip("echo has no chance in it, and t5-date is as good as sure")
+async def test_a_top_k_above_the_vocabulary_takes_all_of_it(loaded: Loaded) -> None:
+    """The smallest vocabulary here has 46 tokens."""
+    row = loaded.row(PROMPTS[loaded.case.model][0], 3, sampling=Sampling(temperature=0.5, top_k=5000))
+    assert len(await loaded.ids(row)) == 3
+
+
+@pytest.mark.parametrize("case", GPT2, ids=str)
+async def test_sampling_draws_different_texts(case: Case, artifacts: Path) -> None:
+    loaded = load(case, artifacts)
     row = loaded.row("And", 12, sampling=Sampling(temperature=1.5, top_k=100))
     results = await asyncio.gather(*[loaded.ids(row) for _ in range(4)])
+    loaded.engine.close()
     assert len({tuple(result) for result in results}) > 1
 
 
@@ -238,9 +234,7 @@ async def test_ctranslate2_in_float32_writes_what_transformers_writes(artifacts:
     texts: list[list[str]] = []
     for case in GPT2[:2]:
         loaded = load(case, artifacts)
-        requests = [
-            GenerateRequest(id="1", prompt=p, temperature=0, max_tokens=40) for p in PROMPTS["gpt2-kjv"]
-        ]
+        requests = [GenerateRequest(id="1", prompt=p, temperature=0, max_tokens=40) for p in PROMPTS["gpt2-kjv"]]
         texts.append([text_of(await loaded.answer(request)) for request in requests])
         loaded.engine.close()
     assert texts[0] == texts[1]
@@ -259,8 +253,6 @@ async def test_a_seed_is_honoured_whatever_else_is_in_the_batch(artifacts: Path)
 
 
 async def test_a_seed_that_cannot_be_honoured_is_refused(artifacts: Path) -> None:
-    from dockyard.errors import Invalid, Reason
-
     loaded = load(GPT2[1], artifacts)
     with pytest.raises(Invalid) as caught:
         await loaded.answer(GenerateRequest(id="1", prompt="And", temperature=1, seed=3))

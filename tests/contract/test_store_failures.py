@@ -149,6 +149,24 @@ async def test_a_connection_that_postgresql_ends_is_told_and_replaced(store: Sto
 
 
 @ON_POSTGRESQL
+async def test_an_answer_of_postgresql_that_does_not_come(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "STATEMENT_TIMEOUT_S", 0.5)
+    store = Store(database_url)
+    await store.open()
+
+    async def wait_for_long() -> None:
+        async with store.transaction() as tx:
+            await tx.apps._executor.rows(text("SELECT pg_sleep(600)"))
+
+    with pytest.raises(Unavailable) as error:
+        await wait_for_long()
+    assert error.value.reason is Reason.DATABASE_UNAVAILABLE
+    async with store.transaction() as tx:
+        await tx.apps.add(APP)
+    await store.close()
+
+
+@ON_POSTGRESQL
 async def test_a_database_that_postgresql_does_not_have(database_url: str) -> None:
     with pytest.raises(Unavailable, match=r"no_such_name.*check the user.*does not exist"):
         await Store(database_url.replace("/test_", "/no_such_name_")).open()

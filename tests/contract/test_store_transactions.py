@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 
 from dockyard.domain.model import Model
 from dockyard.domain.spec import ModelType
@@ -44,6 +45,35 @@ async def test_a_cancelled_transaction_leaves_nothing_and_lets_the_next_one_in(s
         await task
     async with store.transaction() as tx:
         assert await tx.models.find("cm-1") is None
+        await tx.models.add(MODEL)
+
+
+@pytest.mark.parametrize("moment", ["begin", "before_cursor_execute", "commit", "rollback"])
+@pytest.mark.parametrize("reading", [False, True])
+async def test_a_cancellation_in_the_midst_of_a_statement_harms_no_other(
+    store: Store, moment: str, reading: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talk() -> None:
+        async with store.reading() if reading else store.transaction() as tx:
+            await tx.models.find("cm-1")
+
+    task = asyncio.create_task(talk())
+    made = store._engine
+    assert made is not None
+
+    def cancel(*_: object) -> None:
+        task.cancel()
+
+    given_up: list[object] = []
+    event.listen(made.sync_engine, moment, cancel)
+    event.listen(made.sync_engine, "invalidate", lambda *what: given_up.append(what))
+    await asyncio.wait([task])
+    event.remove(made.sync_engine, moment, cancel)
+    assert given_up == []  # one that is given up in mid-statement may go on to take the write lock
+    # A reading ends with a rollback, a transaction with a commit.
+    assert task.cancelled() == (moment != ("commit" if reading else "rollback"))
+    assert made.pool.status().endswith("connections: 0")
+    async with store.transaction() as tx:
         await tx.models.add(MODEL)
 
 

@@ -1,4 +1,4 @@
-"""The ASGI app of the server: `/api/public` and the operational routes, with the gateway's `/v1` and `/v2` beside them."""
+"""The server's ASGI app: `/api/public` and the operational routes, with the gateway's `/v1` and `/v2` beside them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -51,7 +51,7 @@ async def read_json(request: Request) -> ReadRequest:
     if not raw:
         raise _unreadable("the body is empty; send a JSON object")
     _check_content_type(request.headers.get("content-type", ""))
-    return ReadRequest(request, raw, _parse(raw))
+    return ReadRequest(request, raw, parse(raw))
 
 
 async def _read(request: Request) -> bytes:
@@ -77,7 +77,8 @@ def _check_content_type(header: str) -> None:
     raise UnsupportedContentType(f"the body must be JSON, sent with content-type: application/json; {got}")
 
 
-def _parse(raw: bytes) -> Any:
+def parse(raw: bytes) -> Any:
+    """The document in `raw`. Raises `Invalid` (UNREADABLE_JSON)."""
     try:
         return json.loads(raw.decode("utf-8-sig"), parse_int=_integer, parse_float=_float)
     except UnicodeDecodeError as error:

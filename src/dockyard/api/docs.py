@@ -159,7 +159,7 @@ def _words(schema: dict[str, Any]) -> str:
     """`integer, 1 to 100`; `string, one of "" "vllm"`."""
     words = [str(schema.get("type", "anything"))]
     if "minimum" in schema and "maximum" in schema:
-        words.append(f"{schema['minimum']} to {schema['maximum']}")
+        words.append(f"{schema['minimum']:g} to {schema['maximum']:g}")
     if "maxLength" in schema:
         words.append(f"{schema.get('minLength', 0)} to {schema['maxLength']} characters")
     if "enum" in schema:

@@ -41,10 +41,9 @@ class Observed:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_named)
-            except Exception:
-                # It was answered with a 500 and logged where it was caught; once more only if the reply had begun.
-                if status != 500:
-                    _log.exception("request_broke_off")
+            except Exception:  # noqa: BLE001 the last layer: beyond it is only the server's own log
+                # Starlette has replied with a 500, unless another reply had begun, and raises it again for the log.
+                _log.exception("request_crashed")
             finally:
                 caller = state.get("caller")
                 _log.info(

@@ -1,18 +1,27 @@
 """The OpenAPI document: what FastAPI derives from the routes, with the statuses and scopes that it cannot know of."""
 
 from collections.abc import Iterable, Iterator
-from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from dockyard.api.problems import STATUS
 from dockyard.api.route import Route
 from dockyard.api.wire.errors import ErrorsOut
 from dockyard.errors import Reason
 
 ERRORS_REF = {"$ref": f"#/components/schemas/{ErrorsOut.__name__}"}
+MEANING = {
+    400: "A value of the request is wrong; every one that is has an entry.",
+    401: "No key, or an unknown one.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing.",
+    409: "At odds with the present state.",
+    413: "The body is too large.",
+    415: "The body is not JSON by its content type.",
+    500: "A fault of the server's own; the request id finds it in the log.",
+    503: "Not now; try again after `Retry-After` seconds.",
+}
 DESCRIPTION = """
 Turn a language model into a live, optimized inference endpoint with one call.
 
@@ -41,6 +50,9 @@ def build_document(app: FastAPI, endpoints: Iterable[tuple[str, Route]], fragmen
     scopes = {(path, method.lower()): route for path, route in endpoints for method in cast(set[str], route.methods)}
     for path, method, operation in _operations(document):
         _complete(operation, scopes[path, method])
+    for shape in document["components"]["schemas"].values():
+        for field in shape.get("properties", {}).values():
+            field.pop("title", None)  # pydantic's "Maxbatchsize" tells nothing
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
     document["components"]["schemas"]["Reason"]["description"] = "\n".join(
@@ -60,6 +72,8 @@ def _complete(operation: dict[str, Any], route: Route) -> None:
     if route.access is not None:
         scope = "any key of an API app" if route.access.scope is None else f"*{route.access.scope.value}*"
         operation["description"] = f"{operation.get('description', '')}\n\nScope: {scope}.".strip()
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"].pop("title", None)
     responses = operation["responses"]
     del_422 = responses.pop("422", None)
     for response in responses.values():
@@ -84,10 +98,9 @@ def _statuses(operation: dict[str, Any], reads_parameters: bool) -> set[int]:
 
 
 def _error(status: int) -> dict[str, Any]:
-    kinds = " or ".join(kind.replace("_", " ") for kind, code in STATUS.items() if code == status)
     retry = {"retry-after": _header("integer", "Seconds to wait.")} if status in (429, 503) else {}
     return {
-        "description": f"{HTTPStatus(status).phrase}: {kinds}",
+        "description": MEANING[status],
         "headers": {**_headers(), **retry},
         "content": {"application/json": {"schema": ERRORS_REF}},
     }

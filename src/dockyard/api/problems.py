@@ -91,7 +91,6 @@ def install_handlers(app: FastAPI, allowed_at: Callable[[str], Sequence[str]]) -
         return Response(status_code=CLIENT_GONE)
 
     async def on_fault(request: Request, error: Exception) -> Response:
-        _log.error("request_crashed", exc_info=error)
         return render(Failed(), request.state.request_id)
 
     app.add_exception_handler(DockyardError, on_error)

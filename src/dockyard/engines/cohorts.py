@@ -16,16 +16,27 @@ from dockyard.engines.failures import translated
 Emit = Callable[[int, int], bool]
 RunBatch = Callable[[Sequence[Row], Emit], None]
 
+# After a batch of n rows its clients come back within moments of each other. Starting with the first one alone would
+# make the n - 1 others wait for a whole generation: batches of 1 and n - 1 in turn. A step takes longer than this.
+_LINGER_S = 0.004
+
 
 class Cohorts:
     """The queue in front of one blocking `run_batch`.
 
     A batch holds at most `capacity` rows of one `key` (what must be equal within a batch). The row that has waited
-    longest chooses the key, so nobody starves; the others of that key go with it in their order.
+    longest chooses the key, so nobody starves; the others of that key go with it in their order. An idle engine starts
+    at once; right after a batch, the next waits at most `linger_s` for as many rows as the last one had.
     """
 
     def __init__(
-        self, run_batch: RunBatch, *, capacity: int, eos_token_ids: frozenset[int], key: Callable[[Row], Hashable]
+        self,
+        run_batch: RunBatch,
+        *,
+        capacity: int,
+        eos_token_ids: frozenset[int],
+        key: Callable[[Row], Hashable],
+        linger_s: float = _LINGER_S,
     ) -> None:
         self.largest_batch = 0
         self._run_batch = run_batch
@@ -34,7 +45,9 @@ class Cohorts:
         self._key = key
         self._waiting: deque[Generation] = deque()
         self._batch: list[Generation] = []
-        self._forming = False
+        self._linger_s = linger_s
+        self._lingers_for = 0  # rows; 0 when it does not linger
+        self._forming: asyncio.Handle | None = None
         self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()
         # What the thread has for the loop; one hop of the loop carries all that is there.
         self._out: deque[tuple[Generation, int | None, BaseException | None]] = deque()
@@ -56,7 +69,8 @@ class Cohorts:
             self._thread.start()
         generation = Generation(row, self._forget)
         self._waiting.append(generation)
-        self._form_soon()
+        if self._lingers_for == 0 or len(self._waiting) >= self._lingers_for:
+            self._form_soon()
         return generation
 
     def close(self) -> None:
@@ -76,12 +90,23 @@ class Cohorts:
 
     def _form_soon(self) -> None:
         """Form the next batch after the events of this pass of the loop, so that a burst starts as one batch."""
-        if not self._batch and not self._forming and self._waiting and self._loop is not None:
-            self._forming = True
-            self._loop.call_soon(self._form)
+        if self._loop is None or self._batch or (self._forming and not self._lingers_for):
+            return
+        if self._forming:
+            self._forming.cancel()
+        self._lingers_for = 0
+        self._forming = self._loop.call_soon(self._form)
+
+    def _linger(self, rows: int) -> None:
+        if self._loop is not None and len(self._waiting) < rows:
+            self._lingers_for = rows
+            self._forming = self._loop.call_later(self._linger_s, self._form)
+        else:
+            self._form_soon()
 
     def _form(self) -> None:
-        self._forming = False
+        self._forming = None
+        self._lingers_for = 0
         if self._batch or not self._waiting:
             return
         key = self._key(self._waiting[0].row)
@@ -111,8 +136,8 @@ class Cohorts:
 
     def _batch_done(self) -> None:
         self._deliver()
-        self._batch = []
-        self._form_soon()
+        rows, self._batch = len(self._batch), []
+        self._linger(rows)
 
     # On the engine's thread
 

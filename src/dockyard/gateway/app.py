@@ -1,6 +1,7 @@
 """The gateway: an ASGI app for `/v1` and `/v2`, and the router that the control plane publishes to."""
 
 import math
+from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
@@ -82,7 +83,7 @@ class Gateway:
 
     # What clients call
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
@@ -151,18 +152,17 @@ class Gateway:
         seconds = self._clock.monotonic() - account.arrived_at
         name = account.route.name if account.route is not None else NO_DEPLOYMENT
         prompt, completion, moves = 0, 0, 0
-        metrics = self._metrics.of(name)
+        tally = self._metrics.of(name)
         for generation in account.generations:
             usage = generation.usage
             prompt += usage.prompt_tokens if usage is not None else 0
             completion += usage.completion_tokens if usage is not None else len(generation.seen)
             moves += generation.moves
             if generation.first_token_at is not None:
-                metrics.first_token(generation.first_token_at - account.arrived_at)
-        metrics.request(exchange.status, seconds)
-        metrics.tokens(prompt, completion)
-        if moves:
-            metrics.failovers(moves)
+                tally.first_token.observe(generation.first_token_at - account.arrived_at)
+        tally.request(exchange.status, seconds)
+        tally.tokens(prompt, completion)
+        tally.failovers += moves
         self._log.info(
             "request",
             request_id=exchange.request_id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-import uuid
+import secrets
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +11,7 @@ from dockyard.errors import Invalid, Reason
 Scope = dict[str, Any]
 
 GONE_STATUS = 499  # in log and metrics only: the client went away before the reply
+WATCH_AFTER_S = 0.01  # a client that leaves sooner is noticed then
 FAREWELL_S = 5.0  # for the last event of a stream that failed, should the client not read
 _VISIBLE = re.compile(rb"[!-~]{1,128}")
 _JSON_TYPE = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
@@ -28,7 +29,6 @@ class Exchange:
         "_content_type",
         "_receive",
         "_send",
-        "gone",
         "key",
         "method",
         "path",
@@ -48,7 +48,6 @@ class Exchange:
         self.request_id = ""
         self.status = 0
         self.streaming = False
-        self.gone = False
         self._read_headers(scope["headers"])
 
     def _read_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -67,7 +66,7 @@ class Exchange:
         if self.key is None and bearer is not None:
             self.key = bearer.decode("latin-1")
         if not self.request_id:
-            self.request_id = f"req-{uuid.uuid4().hex}"
+            self.request_id = f"req-{secrets.token_hex(16)}"
 
     def check_json(self) -> None:
         """Raise `Invalid` (UNSUPPORTED_CONTENT_TYPE) unless the body claims to be JSON."""
@@ -97,9 +96,12 @@ class Exchange:
                 return b"".join((*parts, part)) if parts else part
             parts.append(part)
 
-    def abort_when_gone(self) -> "AbortWhenGone":
-        """`with` this around work that nobody needs once the client is gone. Use it after the body has been read."""
-        return AbortWhenGone(self, self._receive)
+    def guard(self, deadline: float) -> "Guard":
+        """`with` this around work that nobody needs once the client is gone or the loop's clock says `deadline`.
+
+        Use it after the body has been read.
+        """
+        return Guard(self._receive, deadline)
 
     async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         self.status = status
@@ -141,36 +143,55 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, own]})
 
 
-class AbortWhenGone:
-    """Cancels the task inside the `with` when the client disconnects, and turns that into `ClientGone`."""
+class Guard:
+    """Cancels the task inside the `with`, as `asyncio.timeout` does, and raises `ClientGone` or `TimeoutError` instead.
 
-    __slots__ = ("_cancelling", "_exchange", "_receive", "_task", "_watcher")
+    Most replies take less than `WATCH_AFTER_S`; only the others pay for a task that listens to the client.
+    """
 
-    def __init__(self, exchange: Exchange, receive: Any) -> None:
-        self._exchange = exchange
+    __slots__ = ("_cancelling", "_deadline", "_gone", "_late", "_loop", "_receive", "_task", "_timer", "_watcher")
+
+    def __init__(self, receive: Any, deadline: float) -> None:
         self._receive = receive
+        self._deadline = deadline
+        self._gone = False
+        self._late = False
+        self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("abort_when_gone needs a task")
+            raise RuntimeError("a guard needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._watcher.cancel()
-        if not self._exchange.gone:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not (self._gone or self._late):
             return
-        others = self._task.uncancel() > self._cancelling
-        if kind is asyncio.CancelledError and not others:
-            raise ClientGone from None
+        cancelled_by_others = self._task.uncancel() > self._cancelling
+        if kind is asyncio.CancelledError and not cancelled_by_others:
+            raise (ClientGone if self._gone else TimeoutError) from None
+
+    def _begin(self) -> None:
+        self._watcher = self._loop.create_task(self._watch())
+        self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        if not self._gone:
+            self._late = True
+            self._task.cancel()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._exchange.gone = True
-        self._task.cancel()
+        if not self._late:
+            self._gone = True
+            self._task.cancel()
 
 
 def _too_large(limit: int) -> Invalid:

@@ -1,7 +1,7 @@
 """The two generating routes, from a body to a reply: who may, what is asked, run it, say it."""
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -64,12 +64,11 @@ class Inference:
 
     async def answer(self, kind: Kind[_W], exchange: Exchange, principal: Principal, account: Account) -> None:
         """Reply in full, or raise the `DockyardError` that is to be rendered."""
-        loop = asyncio.get_running_loop()
-        arrived_at = loop.time()
+        arrived_at = asyncio.get_running_loop().time()
         exchange.check_json()
         body = await exchange.read_body(MAX_BODY_BYTES)
         wanted, route, pool = self._admit(kind, body, principal, account)
-        account.reply_id = f"{kind.shape.prefix}{uuid.uuid4().hex}"
+        account.reply_id = f"{kind.shape.prefix}{secrets.token_hex(16)}"
         generations = [
             Generation(request, index)
             for index, request in enumerate(kind.generations(wanted, route, account.reply_id))
@@ -80,9 +79,8 @@ class Inference:
         shape = kind.shape(account.reply_id, created, route.name, include_usage=include_usage)
         sink = _Stream(exchange, shape) if wanted.stream else None
         try:
-            with exchange.abort_when_gone():
-                async with asyncio.timeout_at(arrived_at + route.endpoint_timeout_s):
-                    await self._run(pool, generations, sink)
+            with exchange.guard(deadline=arrived_at + route.endpoint_timeout_s):
+                await self._run(pool, generations, sink)
         except TimeoutError as error:
             raise TimedOut(
                 f"no complete reply within the endpoint timeout of '{route.name}', {route.endpoint_timeout_s} s; ask "

@@ -1,106 +1,106 @@
-"""What the gateway tells Prometheus. Labels are names of real deployments and statuses, nothing a client may choose."""
+"""What the gateway tells Prometheus. Labels are names of real deployments and statuses, nothing a client may choose.
 
+The counts are plain numbers of the event loop's thread, rendered when asked for: a counter of the library costs a
+lock and a call each time, and a request touches seven.
+"""
+
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from dockyard.gateway.admission import Load
 from dockyard.protocols.routing import Route
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180)
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
 NO_DEPLOYMENT = ""  # the label of a request that named none that exists
 Loads = Callable[[], Iterator[tuple[Route, Load]]]
 
 
-class Metrics:
-    """The counters and histograms, registered in `registry`; gauges are read from `loads` when they are asked for."""
+class Seconds:
+    """A histogram."""
 
-    def __init__(self, registry: CollectorRegistry, loads: Loads) -> None:
-        one = ["deployment"]
-        self._requests = Counter(
-            "dockyard_requests", "Inference requests by final status", [*one, "status"], registry=registry
-        )
-        self._tokens_in = Counter("dockyard_prompt_tokens", "Tokens of prompts", one, registry=registry)
-        self._tokens_out = Counter("dockyard_completion_tokens", "Tokens generated", one, registry=registry)
-        self._failovers = Counter(
-            "dockyard_failovers", "Times a request was moved to another replica", one, registry=registry
-        )
-        self._latency = Histogram(
-            "dockyard_request_seconds", "From arrival to the end of the reply", one, buckets=SECONDS, registry=registry
-        )
-        self._first_token = Histogram(
-            "dockyard_first_token_seconds", "From arrival to the first token", one, buckets=SECONDS, registry=registry
-        )
-        self._of: dict[str, DeploymentMetrics] = {}
-        registry.register(_LoadCollector(loads))
+    __slots__ = ("_counts", "_sum")
 
-    def of(self, deployment: str) -> "DeploymentMetrics":
-        """The metrics of one deployment, looked up once."""
-        found = self._of.get(deployment)
-        if found is None:
-            found = self._of[deployment] = DeploymentMetrics(self, deployment)
-        return found
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS_S) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, deployment: str) -> None:
+        buckets: list[tuple[str, float]] = []
+        below = 0
+        for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self._counts, strict=True):
+            below += count
+            buckets.append((bound, below))
+        family.add_metric([deployment], buckets, self._sum)
 
 
-class DeploymentMetrics:
-    """One deployment's children of the metrics: finding them by label each time costs more than counting."""
+@dataclass(slots=True)
+class Tally:
+    """One deployment's counts since the start."""
 
-    __slots__ = (
-        "_by_status",
-        "_failovers",
-        "_first_token",
-        "_latency",
-        "_name",
-        "_requests",
-        "_tokens_in",
-        "_tokens_out",
-    )
-
-    def __init__(self, metrics: Metrics, name: str) -> None:
-        self._name = name
-        self._requests = metrics._requests
-        self._by_status: dict[int, Counter] = {}
-        self._tokens_in = metrics._tokens_in.labels(name)
-        self._tokens_out = metrics._tokens_out.labels(name)
-        self._failovers = metrics._failovers.labels(name)
-        self._latency = metrics._latency.labels(name)
-        self._first_token = metrics._first_token.labels(name)
+    by_status: dict[int, int] = field(default_factory=dict[int, int])
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failovers: int = 0
+    latency: Seconds = field(default_factory=Seconds)
+    first_token: Seconds = field(default_factory=Seconds)
 
     def request(self, status: int, seconds: float) -> None:
-        counter = self._by_status.get(status)
-        if counter is None:
-            counter = self._by_status[status] = self._requests.labels(self._name, str(status))
-        counter.inc()
-        self._latency.observe(seconds)
+        self.by_status[status] = self.by_status.get(status, 0) + 1
+        self.latency.observe(seconds)
 
     def tokens(self, prompt: int, completion: int) -> None:
-        self._tokens_in.inc(prompt)
-        self._tokens_out.inc(completion)
-
-    def first_token(self, seconds: float) -> None:
-        self._first_token.observe(seconds)
-
-    def failovers(self, times: int) -> None:
-        self._failovers.inc(times)
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
 
 
-class _LoadCollector(Collector):
-    """Requests that wait and run, as exact as admission counts them."""
+class Metrics(Collector):
+    """Every deployment's tally, and its load as exact as admission counts it."""
 
-    def __init__(self, loads: Loads) -> None:
+    def __init__(self, registry: CollectorRegistry, loads: Loads) -> None:
         self._loads = loads
+        self._tallies: dict[str, Tally] = {}
+        registry.register(self)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        queued = GaugeMetricFamily("dockyard_requests_queued", "Requests that wait for a place", labels=["deployment"])
-        running = GaugeMetricFamily("dockyard_requests_in_flight", "Requests on replicas", labels=["deployment"])
+    def of(self, deployment: str) -> Tally:
+        tally = self._tallies.get(deployment)
+        if tally is None:
+            tally = self._tallies[deployment] = Tally()
+        return tally
+
+    def describe(self) -> Iterator[Metric]:
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        one = ["deployment"]
+        requests = CounterMetricFamily(
+            "dockyard_requests", "Inference requests by final status", labels=[*one, "status"]
+        )
+        tokens_in = CounterMetricFamily("dockyard_prompt_tokens", "Tokens of prompts", labels=one)
+        tokens_out = CounterMetricFamily("dockyard_completion_tokens", "Tokens generated", labels=one)
+        failovers = CounterMetricFamily("dockyard_failovers", "Moves of a request to another replica", labels=one)
+        latency = HistogramMetricFamily("dockyard_request_seconds", "From arrival to the reply's end", labels=one)
+        first = HistogramMetricFamily("dockyard_first_token_seconds", "From arrival to the first token", labels=one)
+        for name, tally in self._tallies.items():
+            for status, count in tally.by_status.items():
+                requests.add_metric([name, str(status)], count)
+            tokens_in.add_metric([name], tally.prompt_tokens)
+            tokens_out.add_metric([name], tally.completion_tokens)
+            failovers.add_metric([name], tally.failovers)
+            tally.latency.add_to(latency, name)
+            tally.first_token.add_to(first, name)
+        yield from (requests, tokens_in, tokens_out, failovers, latency, first)
+        queued = GaugeMetricFamily("dockyard_requests_queued", "Requests that wait for a place", labels=one)
+        running = GaugeMetricFamily("dockyard_requests_in_flight", "Requests on replicas", labels=one)
         for route, load in self._loads():
             queued.add_metric([route.name], load.queued)
             running.add_metric([route.name], load.in_flight)
-        yield queued
-        yield running
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Without it the registry would collect once, when there is nothing yet."""
-        yield from ()
+        yield from (queued, running)

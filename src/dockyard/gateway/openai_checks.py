@@ -1,5 +1,6 @@
 """What a decoded body may ask for, and what it becomes for the replica. Pure; every refusal names the field."""
 
+from operator import attrgetter
 from typing import Any
 
 from dockyard.domain import spec
@@ -43,10 +44,15 @@ NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "function_call": (),
     "tool_calls": ([],),
 }
-_NEUTRAL_OF: dict[type[Sampling], tuple[tuple[str, tuple[Any, ...]], ...]] = {
-    shape: tuple((field, values) for field, values in NEUTRAL.items() if field in shape.__struct_fields__)
+_FIELDS_NOT_OFFERED: dict[type[Sampling], tuple[str, ...]] = {
+    shape: tuple(field for field in NEUTRAL if field in shape.__struct_fields__)
     for shape in (ChatCompletionRequest, CompletionRequest)
 }
+# All of them read at once: the one check of these that costs anything is for requests that use none.
+_READ_NOT_OFFERED = {shape: attrgetter(*fields) for shape, fields in _FIELDS_NOT_OFFERED.items()}
+_NONE_USED = {shape: (None,) * len(fields) for shape, fields in _FIELDS_NOT_OFFERED.items()}
+_read_not_offered_in_message = attrgetter(*NEUTRAL_IN_MESSAGE)
+_none_used_in_message = (None,) * len(NEUTRAL_IN_MESSAGE)
 
 
 def chat_generation(wanted: ChatCompletionRequest, route: Route, reply_id: str) -> list[GenerateRequest]:
@@ -101,10 +107,12 @@ def _problems(wanted: Sampling, route: Route) -> list[Problem]:
         problems.append(
             Problem("stream_options is allowed only when stream is true", Reason.BAD_FORMAT, "stream_options")
         )
-    for field, neutral in _NEUTRAL_OF[type(wanted)]:
-        value = getattr(wanted, field)
-        if value is not None and not _is_one_of(value, neutral):
-            problems.append(_cannot(route, field, neutral))
+    shape = type(wanted)
+    values = _READ_NOT_OFFERED[shape](wanted)
+    if values != _NONE_USED[shape]:
+        for field, value in zip(_FIELDS_NOT_OFFERED[shape], values, strict=True):
+            if value is not None and not _is_one_of(value, NEUTRAL[field]):
+                problems.append(_cannot(route, field, NEUTRAL[field]))
     return problems
 
 
@@ -148,10 +156,11 @@ def _check_stop(problems: list[Problem], stop: str | list[str] | None) -> None:
 def _message(message: ChatMessage, index: int, route: Route, problems: list[Problem]) -> dict[str, Any]:
     """A message as the chat template sees it: role and one string."""
     at = f"messages[{index}]"
-    for field, neutral in NEUTRAL_IN_MESSAGE.items():
-        value = getattr(message, field)
-        if value is not None and not _is_one_of(value, neutral):
-            problems.append(_cannot(route, f"{at}.{field}", neutral))
+    values = _read_not_offered_in_message(message)
+    if values != _none_used_in_message:
+        for (field, neutral), value in zip(NEUTRAL_IN_MESSAGE.items(), values, strict=True):
+            if value is not None and not _is_one_of(value, neutral):
+                problems.append(_cannot(route, f"{at}.{field}", neutral))
     if message.role in ("tool", "function"):
         problems.append(_cannot(route, f"{at}.role '{message.role}'", ROLES, field=f"{at}.role"))
     elif message.role not in ROLES:

@@ -53,6 +53,7 @@ class Upstreams:
     def __init__(self) -> None:
         self._open: dict[ReplicaAddress, Upstream] = {}
         self._routed: dict[str, frozenset[ReplicaAddress]] = {}
+        self._all_routed: frozenset[ReplicaAddress] = frozenset()
         self._closing: set[asyncio.Task[None]] = set()
 
     def set_routed(self, deployment_id: str, addresses: frozenset[ReplicaAddress]) -> None:
@@ -60,6 +61,7 @@ class Upstreams:
         left = self._routed.pop(deployment_id, frozenset()) - addresses
         if addresses:
             self._routed[deployment_id] = addresses
+        self._all_routed = frozenset().union(*self._routed.values())
         for address in left:
             upstream = self._open.get(address)
             if upstream is not None and not upstream.users:
@@ -74,12 +76,13 @@ class Upstreams:
 
     def release(self, upstream: Upstream) -> None:
         upstream.users -= 1
-        if not upstream.users and not any(upstream.address in routed for routed in self._routed.values()):
+        if not upstream.users and upstream.address not in self._all_routed:
             self._close(upstream)
 
     async def close(self) -> None:
         """Close every connection; a request that still runs on one breaks."""
         self._routed.clear()
+        self._all_routed = frozenset()
         for upstream in list(self._open.values()):
             self._close(upstream)
         await asyncio.gather(*self._closing)

@@ -1,5 +1,6 @@
 """Convert: what an engine loads, made from an imported artifact and published under its own key."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from dockyard.domain.job import Phase
@@ -18,6 +19,8 @@ from dockyard.prepare.manifest import (
 from dockyard.prepare.reporting import Reporter
 from dockyard.protocols.preparation import ConvertTask, Outcome
 
+_CONVERTER_PACKAGES = ("torch", "transformers")  # beside the engine's own
+
 
 def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     """A finished artifact is reused. Raises `Failed` (CONVERSION_FAILED, ENGINE_NOT_INSTALLED, ARTIFACT_CORRUPT)."""
@@ -33,8 +36,8 @@ def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     if task.engine != EngineName.CTRANSLATE2:
         return Outcome(key=imported.key, size_bytes=imported.size_bytes, reused=True)  # loads what was imported
     converter = converter_version(task.engine)
-    if converter is None:
-        raise not_installed(task.engine)
+    if converter is None or any(find_spec(name) is None for name in _CONVERTER_PACKAGES):
+        raise _not_installed(task.engine)
     key = converted_key(task.source_key, task.engine, task.quantization, converter)
     finished = artifacts.find_intact(key)
     if finished is not None:
@@ -43,24 +46,13 @@ def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     return _convert(task, artifacts, source, key, converter, reporter)
 
 
-def not_installed(engine: str) -> Failed:
-    return Failed(
-        f"the packages that convert for {engine} are not installed: run `pip install 'dockyard[{engine}]'` on the "
-        "server and try again",
-        reason=Reason.ENGINE_NOT_INSTALLED,
-    )
-
-
 def _convert(
     task: ConvertTask, artifacts: Artifacts, source: Path, key: str, converter: str, reporter: Reporter
 ) -> Outcome:
     from dockyard.prepare.ctranslate2_conversion import convert
 
     built = Path(task.scratch_dir) / "converted"
-    try:
-        convert(source, built, task.quantization, reporter)
-    except ImportError as error:
-        raise not_installed(task.engine) from error
+    convert(source, built, task.quantization, reporter)
     reporter.progress(Phase.OPTIMIZING, 0.97, "writing the files to the disk")
     manifest = Manifest(
         key=key,
@@ -74,3 +66,11 @@ def _convert(
     reused = artifacts.publish(built, manifest)
     reporter.progress(Phase.OPTIMIZING, 1.0, f"converted to {task.engine} {task.quantization}")
     return Outcome(key=key, size_bytes=manifest.size_bytes, reused=reused)
+
+
+def _not_installed(engine: str) -> Failed:
+    return Failed(
+        f"the packages that convert for {engine} are not installed: run `pip install 'dockyard[{engine}]'` on the "
+        "server and try again",
+        reason=Reason.ENGINE_NOT_INSTALLED,
+    )

@@ -26,8 +26,7 @@ def convert(source: Path, built: Path, quantization: str, reporter: Reporter) ->
     """Convert the model folder `source` into the new folder `built`. Only `source` is read; nothing is fetched.
 
     `no_quantization` keeps the precision that is stored, so that float32 computation gives what Transformers gives.
-    Raises `ImportError` when a package is absent, `Failed` (CONVERSION_FAILED) when the result is incomplete; what
-    the converter raises comes through.
+    Raises `Failed` (CONVERSION_FAILED) when the result is incomplete; what the converter raises comes through.
     """
     aim = f"CTranslate2 {quantization}"
     reporter.progress(Phase.OPTIMIZING, _IMPORT, f"loading the converter for {aim}")
@@ -75,7 +74,9 @@ def _spec_of(source: Path, dtype: Any) -> Any:
             # each time (SmolLM2-135M with its 30 layers: 9 s in place of 15).
             gc.freeze()
             options = {**kwargs, "dtype": dtype, "use_safetensors": True, "local_files_only": True}
-            return super().load_model(model_class, model_name_or_path, **options)
+            model, found = super().load_model(model_class, model_name_or_path, **options, output_loading_info=True)
+            _refuse_missing(sorted(found["missing_keys"]))
+            return model
 
         def load_tokenizer(self, tokenizer_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
             return super().load_tokenizer(tokenizer_class, model_name_or_path, **kwargs, local_files_only=True)
@@ -87,6 +88,16 @@ def _spec_of(source: Path, dtype: Any) -> Any:
     if spec is None:
         raise Failed("CTranslate2's converter does not know the model", reason=Reason.CONVERSION_FAILED)
     return spec
+
+
+def _refuse_missing(names: list[str]) -> None:
+    """Transformers fills weights that are absent with random numbers and goes on; here that is the end."""
+    if names:
+        raise Failed(
+            f"the model's files lack {len(names)} of its weights, such as {names[0]}; fetch the model again and import "
+            "it anew",
+            reason=Reason.CONVERSION_FAILED,
+        )
 
 
 def _tell(reporter: Reporter, start: float, end: float, share: float, message: str) -> None:

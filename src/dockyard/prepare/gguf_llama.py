@@ -215,7 +215,7 @@ def _rope_scaling(gguf: GgufFile, head_width: int) -> dict[str, Any] | None:
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         }
-        expected = _llama3_factors(candidate, gguf.real("rope.freq_base", 10000.0), head_width)
+        expected = llama3_factors(candidate, gguf.real("rope.freq_base", 10000.0), head_width)
         if stored.shape == expected.shape and np.allclose(stored, expected, rtol=1e-3):
             return candidate
         raise _cannot("its rotary factors are not those of Llama 3.1")
@@ -226,7 +226,7 @@ def _rope_scaling(gguf: GgufFile, head_width: int) -> dict[str, Any] | None:
     raise _cannot(f"its rotary scaling {str(kind)[:50]} is not supported")
 
 
-def _llama3_factors(scaling: Mapping[str, Any], theta: float, head_width: int) -> np.ndarray:
+def llama3_factors(scaling: Mapping[str, Any], theta: float, head_width: int) -> np.ndarray:
     """As llama.cpp's converter computes them: 1 for short wavelengths, `factor` for long ones, smooth in between."""
     frequencies = theta ** -(np.arange(0, head_width, 2, dtype=np.float64) / head_width)
     wavelengths = 2 * np.pi / frequencies

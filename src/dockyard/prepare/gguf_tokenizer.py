@@ -75,7 +75,9 @@ def build_tokenizer(gguf: GgufFile, vocab_size: int) -> tuple[Tokenizer, dict[st
         _add_tokens(tokenizer, vocabulary)
         _add_ends(tokenizer, gguf, vocabulary, special, add_bos)
         json.loads(tokenizer.to_str())
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except Failed:
+        raise
+    except Exception as error:  # the library raises bare `Exception`
         raise _unreadable(str(error)[:200]) from error
     return tokenizer, _tokenizer_config(gguf, vocabulary, special)
 

@@ -90,7 +90,7 @@ async def create_key(
 async def list_keys(
     ctx: Context, limit: int, cursor: str | None, *, app_id: str | None = None, deployment_id: str | None = None
 ) -> Page[ApiKey]:
-    """Newest first, the revoked ones included."""
+    """The keys that are not revoked, newest first."""
     async with ctx.store.reading() as tx:
         if app_id is not None:
             await tx.apps.get(app_id)

@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
 
-from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dockyard.errors import DockyardError, Reason, Unavailable
-from dockyard.store.engine import is_sqlite, make_engine, read_url
+from dockyard.store.engine import READING, make_engine, read_url
 from dockyard.store.executor import Executor
 from dockyard.store.failures import translated
 from dockyard.store.locks import lock_writers
 from dockyard.store.schema import ensure_schema
 from dockyard.store.transaction import Transaction
+from dockyard.store.uninterrupted import uninterrupted
 
 
 class Store:
@@ -44,7 +43,7 @@ class Store:
         """Close all connections; the store may be opened again."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await engine.dispose()
+            await uninterrupted(engine.dispose())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -55,49 +54,64 @@ class Store:
             self._writer = asyncio.current_task()
             try:
                 async with self._begun() as connection:
-                    with translated():
-                        await lock_writers(connection)
                     yield Transaction(Executor(connection, writable=True))
-                    await _commit(connection)
+                    with translated():
+                        await uninterrupted(_commit(connection))
             finally:
                 self._writer = None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:
         """Read from one snapshot; waits for no writer."""
-        async with self._begun(**_snapshot(self._url)) as connection:
+        async with self._begun(reading=True) as connection:
             yield Transaction(Executor(connection, writable=False))
 
     async def _opened(self) -> AsyncEngine:
         with translated():
             engine = make_engine(self._url)
         try:
-            await ensure_schema(engine)
+            await uninterrupted(ensure_schema(engine))
         except BaseException:
-            await engine.dispose()
+            await uninterrupted(engine.dispose())
             raise
         return engine
 
     @asynccontextmanager
-    async def _begun(self, **options: Any) -> AsyncIterator[AsyncConnection]:
+    async def _begun(self, *, reading: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction, rolled back at the end unless it was committed.
 
         What the block raises passes through untouched: an OSError of a caller is not the database's.
         """
         if self._engine is None:
             raise Unavailable("the database is not open", reason=Reason.DATABASE_UNAVAILABLE)
-        async with AsyncExitStack() as stack:
+        connection = self._engine.connect()
+        try:
             with translated():
-                connection = await stack.enter_async_context(self._engine.connect())
-                await connection.execution_options(**options)
-                await connection.begin()
+                await uninterrupted(_begin_reading(connection) if reading else _begin_writing(connection))
             yield connection
+        finally:
+            await uninterrupted(_end(connection))
+
+
+async def _begin_reading(connection: AsyncConnection) -> None:
+    """From here on the connection sees one state of the database."""
+    await connection.start()
+    if connection.dialect.name == "sqlite":
+        await connection.execution_options(**{READING: True})
+    else:
+        await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    await connection.begin()
+
+
+async def _begin_writing(connection: AsyncConnection) -> None:
+    await connection.start()
+    await connection.begin()
+    await lock_writers(connection)
 
 
 async def _commit(connection: AsyncConnection) -> None:
     try:
-        with translated():
-            await connection.commit()
+        await connection.commit()
     except BaseException:
         # SQLite leaves the transaction open when a commit fails, and SQLAlchemy counts it as over: such a
         # connection must not go back to the pool.
@@ -105,8 +119,6 @@ async def _commit(connection: AsyncConnection) -> None:
         raise
 
 
-def _snapshot(url: URL) -> dict[str, Any]:
-    """What makes a transaction read one state of the database from beginning to end."""
-    if is_sqlite(url):
-        return {"reading": True}
-    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+async def _end(connection: AsyncConnection) -> None:
+    if connection.sync_connection is not None:  # None: it could not even connect
+        await connection.close()

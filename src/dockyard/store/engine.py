@@ -15,6 +15,10 @@ BUSY_TIMEOUT_MS = 10_000  # how long a writer waits for another process's transa
 CONNECT_TIMEOUT_S = 10
 IDLE_IN_TRANSACTION_MS = 60_000  # PostgreSQL ends a transaction whose owner hangs, and so frees the write lock
 
+STATEMENT_TIMEOUT_S = 60  # of PostgreSQL: for a network that swallows the answer
+
+READING = "dockyard_reading"  # the execution option of a SQLite connection that will only read
+
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -77,7 +81,7 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: Any) -> None:
 def _begin_sqlite(connection: Any) -> None:
     # IMMEDIATE takes the write lock at once. A transaction that began by reading could not get it any more if
     # another one wrote in between; SQLite fails such an upgrade without waiting.
-    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READING) else "BEGIN IMMEDIATE")
 
 
 def _postgresql_engine(url: URL) -> AsyncEngine:
@@ -92,7 +96,11 @@ def _postgresql_engine(url: URL) -> AsyncEngine:
             json_serializer=json_text,
             hide_parameters=True,
             pool_pre_ping=True,  # a connection may have died with the server while it lay in the pool
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": settings},
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": STATEMENT_TIMEOUT_S,
+                "server_settings": settings,
+            },
         )
     except ModuleNotFoundError as error:
         raise Unavailable("PostgreSQL needs a driver: pip install 'dockyard[postgres]'") from error

@@ -1,4 +1,4 @@
-"""`python -m dockyard.worker --socket-fd N --replica-id ID < spec.json`: one replica, until it is told to stop.
+"""`python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec.json`: one replica, until it is told to stop.
 
 Exit codes: 0 drained, 2 called wrongly, 3 the engine failed (the last line of the log says why).
 """
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dockyard.worker", description=__doc__)
     parser.add_argument("--socket-fd", type=int, required=True, help="an inherited, listening socket")
     parser.add_argument("--replica-id", required=True, help="shown in the process list; the spec's counts")
+    parser.add_argument("--run-dir", help="likewise: the fleet that started it knows its own by this")
     parser.add_argument("--preload", help="an engine to import before the spec is read: a warm spare")
     return parser.parse_args()
 

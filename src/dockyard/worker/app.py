@@ -91,7 +91,7 @@ class ReplicaApp:
 
 
 async def _stream(answer: Answer, receive: Receive, send: Send) -> None:
-    gone = _when_gone(receive, answer.cancel)
+    gone = None if answer.all_there else _when_gone(receive, answer.cancel)
     try:
         await send({"type": "http.response.start", "status": 200, "headers": _NDJSON})
         try:
@@ -103,7 +103,8 @@ async def _stream(answer: Answer, receive: Receive, send: Send) -> None:
             body = _lines([GenerateEvent(error=_told(error))])
             await send({"type": "http.response.body", "body": body, "more_body": False})
     finally:
-        gone.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 def _when_gone(receive: Receive, then: Callable[[], None]) -> "asyncio.Task[None]":

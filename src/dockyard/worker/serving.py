@@ -58,6 +58,11 @@ class Answer:
         self._continuation = continuation
         self._generation = generation
 
+    @property
+    def all_there(self) -> bool:
+        """Nothing is left to wait for, or to cancel."""
+        return self._generation is None or self._generation.ended
+
     def cancel(self) -> None:
         if self._generation is not None:
             self._generation.cancel()

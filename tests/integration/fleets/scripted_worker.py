@@ -28,6 +28,7 @@ class Worker:
         self.changed = asyncio.Condition()
         self.heard = asyncio.Event()
         self.watchers = 0
+        self.delivered = ""  # the phase that a watcher was told last
 
     async def tell(self, phase: str, **more: Any) -> None:
         async with self.changed:
@@ -67,6 +68,8 @@ class Worker:
                     line = json.dumps(self.health).encode() + b"\n"
                     writer.write(b"%x\r\n%b\r\n" % (len(line), line))
                     await writer.drain()
+                    self.delivered = self.health["phase"]
+                    self.changed.notify_all()
                     await self.changed.wait()
         finally:
             self.watchers -= 1
@@ -96,6 +99,8 @@ class Worker:
             failure = {"kind": "failed", "reason": "ENGINE_FAILED", "message": "the engine knows no such layer"}
             await self.tell("failed", failure=failure)
             if engine == "refuse-and-end":
+                async with self.changed:
+                    await self.changed.wait_for(lambda: self.delivered == "failed")
                 os._exit(1)
         elif engine != "load":
             if engine == "parent":

@@ -76,7 +76,7 @@ async def test_a_replica_nobody_recorded_is_ended_with_its_socket(kit: "Kit") ->
     fleet = await kit.open_fleet()
 
     assert not _runs(process)
-    assert not _runs(child)
+    await asyncio.to_thread(child.wait)
     assert list(kit.run_dir.glob("*.sock")) == []
     assert fleet.statuses() == {}
 

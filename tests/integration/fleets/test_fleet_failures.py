@@ -64,14 +64,16 @@ async def test_the_log_tail_holds_what_the_process_wrote_last(kit: "Kit", fleet:
     assert fleet.logs(spec.replica_id, 1) == ("Traceback: the weights are upside down",)
 
 
-async def test_a_replica_that_no_longer_answers_is_killed(kit: "Kit") -> None:
-    hasty = Patience(probe_interval_s=0.05, probe_timeout_s=0.05, failed_probes=3)
-    fleet = await kit.open_fleet(patience=hasty)
+async def test_a_replica_that_no_longer_answers_is_killed(kit: "Kit", fleet: LocalFleet) -> None:
+    """The hasty fleet adopts: a replica of its own would have to load within its short timeouts."""
     status = await kit.start_ready(fleet)
+    await fleet.close(stop_replicas=False)
+    hasty = Patience(probe_interval_s=0.05, probe_timeout_s=0.05, failed_probes=3)
+    heir = await kit.open_fleet(kit.known(status), patience=hasty)
 
     kit.send(status, signal.SIGSTOP)
 
-    gone = await kit.once_gone(fleet, status.replica_id)
+    gone = await kit.once_gone(heir, status.replica_id)
     assert gone.failure is not None
     assert gone.failure.reason is Reason.TIMED_OUT
     assert gone.failure.retryable

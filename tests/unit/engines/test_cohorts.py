@@ -113,6 +113,36 @@ async def test_the_end_of_sequence_ends_a_row_and_is_told(cohorts: Cohorts, step
     assert await ids(generation) == [5, EOS]
 
 
+async def test_after_a_batch_the_next_waits_for_as_many_rows() -> None:
+    """A linger of an hour: only the number of rows can end it."""
+    steps = Steps()
+    cohorts = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda _: None, linger_s=3600)
+    first = [cohorts.submit(row(name)) for name in (0, 1)]
+    await steps.until_started()
+    steps.finish()
+    for generation in first:
+        assert await ids(generation) == []
+    cohorts.submit(row(2))
+    await asyncio.sleep(0)  # a pass of the loop, in which an idle engine would start
+    assert cohorts.waiting == 1
+    cohorts.submit(row(3))
+    await steps.until_started()
+    assert steps.batches == [[0, 1], [2, 3]]
+    steps.finish()
+    cohorts.close()
+
+
+async def test_lingering_ends_by_itself(cohorts: Cohorts, steps: Steps) -> None:
+    """Two rows, then one that comes back alone."""
+    for name in (0, 1):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    steps.finish()
+    cohorts.submit(row(2))
+    await steps.until_started()
+    assert steps.batches == [[0, 1], [2]]
+
+
 async def test_a_cancelled_row_stops_at_the_next_step(cohorts: Cohorts, steps: Steps) -> None:
     gone, stays = cohorts.submit(row(0)), cohorts.submit(row(1))
     await steps.until_started()

@@ -60,7 +60,9 @@ def test_text_held_back_goes_out_when_the_engine_ends_early() -> None:
     max_tokens=st.integers(1, 30),
     data=st.data(),
 )
-def test_a_resumed_one_continues_without_a_seam(text: str, stop: list[str], max_tokens: int, data: st.DataObject) -> None:
+def test_a_resumed_one_continues_without_a_seam(
+    text: str, stop: list[str], max_tokens: int, data: st.DataObject
+) -> None:
     """Cut after any event: text and ids sent before and after are those of an undisturbed one."""
     ids = [*text.encode(), EOS]
     whole = continuation(tuple(stop), max_tokens)

@@ -20,7 +20,7 @@ from dockyard.api.wire.base import unknown_fields
 from dockyard.api.wire.query import DEFAULT_LIMIT, AppId, Cursor, DeploymentId, KeyId, Limit
 from dockyard.domain.access import ApiKey, Scope
 from dockyard.services import keys as service
-from dockyard.store import Page
+from dockyard.store.paging import Page
 
 router = APIRouter(route_class=Route, tags=["Access"])
 
@@ -75,7 +75,7 @@ async def create_key(ctx: Ctx, caller: Caller, app_id: AppId, body: CreateKeyIn)
 
 @router.get("/apps/{appId}/keys", summary="List keys", operation_id="listKeys", dependencies=_MANAGE)
 async def list_keys(ctx: Ctx, app_id: AppId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> KeysOut:
-    """Newest first; never the keys themselves."""
+    """Newest first, without the revoked ones; never the keys themselves."""
     return _listed(await service.list_keys(ctx, limit, cursor, app_id=app_id))
 
 
@@ -115,7 +115,7 @@ async def create_inference_key(ctx: Ctx, deployment_id: DeploymentId, body: Crea
 async def list_inference_keys(
     ctx: Ctx, deployment_id: DeploymentId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> KeysOut:
-    """Newest first; never the keys themselves."""
+    """Newest first, without the revoked ones; never the keys themselves."""
     return _listed(await service.list_keys(ctx, limit, cursor, deployment_id=deployment_id))
 
 

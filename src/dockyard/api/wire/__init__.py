@@ -1,1 +1,1 @@
-"""What goes over the wire under /api/public: request bodies (`…In`), replies (`…Out`), and the bounds of their fields."""
+"""What goes over the wire under /api/public: bodies of requests (`…In`), replies (`…Out`), and the bounds of fields."""

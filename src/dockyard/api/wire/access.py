@@ -61,7 +61,6 @@ class KeyOut(WireOut):
     last_four: str = Field(description="The last four characters of the key.")
     created_on: Moment
     last_used_on: Moment | None
-    revoked_on: Moment | None
 
     @classmethod
     def of(cls, key: ApiKey) -> "KeyOut":
@@ -71,7 +70,6 @@ class KeyOut(WireOut):
             last_four=key.last_four,
             created_on=key.created_at,
             last_used_on=key.last_used_at,
-            revoked_on=key.revoked_at,
         )
 
 

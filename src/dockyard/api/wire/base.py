@@ -63,7 +63,7 @@ class WireOut(BaseModel):
 
 def unknown_fields(body: WireIn) -> tuple[str, ...]:
     """A warning for each field that nobody reads, with the known one that it resembles."""
-    everywhere = dict(_places(type(body), ""))
+    everywhere = {name.lower(): place for name, place in _places(type(body), "")}
     found = [_warning(unknown, everywhere) for unknown in _unknown(body, "")]
     if len(found) > MOST_WARNINGS:
         return (*found[:MOST_WARNINGS], f"{len(found) - MOST_WARNINGS} more unknown fields were ignored")
@@ -93,7 +93,7 @@ def _warning(unknown: _Unknown, everywhere: dict[str, str]) -> str:
     warning = f"unknown field '{unknown.path}{unknown.name}' was ignored"
     by_lower = {name.lower(): name for name in unknown.known}
     close = get_close_matches(unknown.name.lower(), by_lower, n=1, cutoff=0.7)
-    meant = by_lower[close[0]] if close else everywhere.get(unknown.name)
+    meant = by_lower[close[0]] if close else everywhere.get(unknown.name.lower())
     return f"{warning}; did you mean '{meant}'?" if meant else warning
 
 

@@ -43,11 +43,12 @@ class ScalingIn(WireIn):
     max_batch_size: Annotated[int, Integer(spec.MAX_BATCH_SIZE)] = Field(
         default=spec.DEFAULT_MAX_BATCH_SIZE, description="The largest batch that the engine runs."
     )
-    min_replicas: Annotated[int, Integer(spec.MIN_REPLICAS)] = Field(
-        default=spec.DEFAULT_MIN_REPLICAS, description="Replicas that always run."
-    )
     max_replicas: Annotated[int, Integer(spec.MAX_REPLICAS)] | None = Field(
         default=None, description="The most replicas that may run; without it the larger of 2 and minReplicas."
+    )
+    # After maxReplicas, which its check needs to have been read.
+    min_replicas: Annotated[int, Integer(spec.MIN_REPLICAS)] = Field(
+        default=spec.DEFAULT_MIN_REPLICAS, description="Replicas that always run; at most maxReplicas."
     )
     scale_up_delay: Annotated[int, Integer(spec.SCALE_UP_DELAY)] = Field(
         default=spec.DEFAULT_SCALE_UP_DELAY, description="How long demand must last before replicas are added, in ms."
@@ -56,12 +57,12 @@ class ScalingIn(WireIn):
         default=spec.DEFAULT_SCALE_DOWN_DELAY, description="How long replicas must be idle before they go, in ms."
     )
 
-    @field_validator("max_replicas", mode="after")
+    @field_validator("min_replicas", mode="after")
     @classmethod
-    def _not_below_min(cls, value: int, info: ValidationInfo) -> int:
-        low = info.data.get("min_replicas")
-        if low is not None and value < low:
-            raise refused(Reason.OUT_OF_RANGE, f"must be at least minReplicas, which is {low}, got {value}")
+    def _at_most_max(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_replicas")
+        if most is not None and value > most:
+            raise refused(Reason.OUT_OF_RANGE, f"must be at most maxReplicas, which is {most}, got {value}")
         return value
 
     def resolved(self, delay_unit_ms: int) -> spec.Scaling:
@@ -150,7 +151,9 @@ class DeployIn(WireIn):
 class AcceptedOut(WireOut):
     """The work was accepted and goes on behind the reply; watch it with *Get dock status*."""
 
-    dock_status_id_as_printed: str = Field(alias="dock-statusId", description="The pages' sample spells it so.")
+    dock_status_id_as_printed: str = Field(
+        serialization_alias="dock-statusId", description="The pages' sample spells it so."
+    )
     dock_status_id: str
     model_id: str
     job_type: Literal["MODELS"] = "MODELS"

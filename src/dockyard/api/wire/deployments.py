@@ -193,8 +193,8 @@ class EventOut(WireOut):
     event_id: str
     at: Moment
     subject: str = Field(description="The id of what changed.")
-    before: str | None = Field(alias="from")
-    after: str = Field(alias="to")
+    before: str | None = Field(serialization_alias="from")
+    after: str = Field(serialization_alias="to")
     reason: str
     message: str
     actor: str = Field(description="The id of the key that asked for it, or `dockyard`.")

@@ -11,9 +11,9 @@ class DeviceOut(WireOut):
     device_type: str
     gpus: int
     gpu: str
-    gpu_memory_mib: int = Field(alias="gpuMemoryMiB", description="Of each GPU.")
+    gpu_memory_mib: int = Field(serialization_alias="gpuMemoryMiB", description="Of each GPU.")
     vcpus: int
-    memory_gib: int = Field(alias="memoryGiB")
+    memory_gib: int = Field(serialization_alias="memoryGiB")
     usd_per_hour: float = Field(description="The provider's published on-demand price, for estimates.")
     available: bool = Field(description="Whether a deploy on it is accepted here.")
     runs_on: str | None = Field(description="What would really run the replica.")

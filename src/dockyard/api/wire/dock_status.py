@@ -31,7 +31,7 @@ class StatusLogOut(WireOut):
 class DockStatusOut(WireOut):
     """`percentageComplete` never falls and is 100 only at SUCCESS; `response` is there then, `reason` at FAILED."""
 
-    id: str = Field(alias="_id")
+    id: str = Field(serialization_alias="_id")
     dock_status_id: str
     model_id: str
     job_type: Literal["MODELS"] = "MODELS"

@@ -37,7 +37,7 @@ def tail(path: Path, lines: int) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            block = lines * _BYTES_PER_LINE
+            block = max(1, lines) * _BYTES_PER_LINE
             while True:
                 start = max(0, size - block)
                 file.seek(start)

@@ -1,0 +1,250 @@
+"""What can be read and changed beside deploys: models, dock status, deployments and all that belongs to them, devices."""
+
+from pathlib import Path
+
+import pytest
+from tests.integration.api_rig import BASE, ApiRig, message, open_rig, problems
+
+from dockyard.domain.lifecycle import ReplicaState
+from dockyard.services.context import Policy
+
+
+async def test_importing_a_model(rig: ApiRig, tmp_path: Path) -> None:
+    body = {"name": "Flan T5", "modelType": "fineTune", "source": {"path": str(tmp_path), "revison": "x"}}
+    reply = await rig.client.post(f"{BASE}/models", json=body)
+    assert reply.status_code == 201
+    told = reply.json()
+    warning = "unknown field 'source.revison' was ignored; did you mean 'revision'?"
+    assert told == {
+        "dock-statusId": told["dockStatusId"],
+        "dockStatusId": told["dockStatusId"],
+        "modelId": told["modelId"],
+        "jobType": "MODELS",
+        "action": "IMPORT",
+        "status": "IN_PROGRESS",
+        "warnings": [warning],
+    }
+    status = (await rig.client.get(f"{BASE}/dock-status/{told['dockStatusId']}")).json()
+    assert status["warnings"] == [warning]
+    model = (await rig.client.get(f"{BASE}/models/{told['modelId']}")).json()
+    assert (model["state"], model["card"], model["source"]) == ("Importing", None, {"path": str(tmp_path)})
+    reply = await rig.client.delete(f"{BASE}/models/{told['modelId']}")
+    assert (reply.status_code, problems(reply)) == (409, [(None, "JOB_IN_PROGRESS")])
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (None, ("source", "WRONG_TYPE")),
+        ({}, ("source", "MISSING_FIELD")),
+        ({"path": None}, ("source", "MISSING_FIELD")),
+        ({"huggingFace": "org/repo"}, ("source.huggingFace", "SOURCE_NOT_SUPPORTED")),
+        ({"huggingFace": "org/repo", "path": "/tmp"}, ("source.huggingFace", "SOURCE_NOT_SUPPORTED")),
+        ({"path": "tmp"}, ("source.path", "BAD_FORMAT")),
+        ({"path": "/no/such/thing"}, ("source.path", "PATH_NOT_FOUND")),
+        ({"path": "/" + "x" * 4000}, ("source.path", "PATH_NOT_FOUND")),
+        ({"path": "/" + "x" * 5000}, ("source.path", "OUT_OF_RANGE")),
+        ({"path": "/tmp\0"}, ("source.path", "BAD_FORMAT")),
+        ({"path": 1}, ("source.path", "WRONG_TYPE")),
+    ],
+)
+async def test_bad_sources(rig: ApiRig, source: object, problem: tuple[str, str]) -> None:
+    reply = await rig.client.post(f"{BASE}/models", json={"name": "a", "modelType": "fineTune", "source": source})
+    assert (reply.status_code, problems(reply)) == (400, [problem])
+
+
+async def test_an_import_from_outside_the_roots_and_of_an_unknown_base(tmp_path: Path) -> None:
+    async with open_rig(tmp_path, policy=Policy(import_roots=(tmp_path / "models",))) as rig:
+        body = {"name": "a", "modelType": "fineTune", "source": {"path": str(tmp_path)}}
+        reply = await rig.client.post(f"{BASE}/models", json=body)
+        assert (reply.status_code, problems(reply)) == (400, [("source.path", "PATH_NOT_ALLOWED")])
+        (tmp_path / "models").mkdir()
+        inside = {**body, "source": {"path": str(tmp_path / "models")}, "baseModelId": "cm-0"}
+        reply = await rig.client.post(f"{BASE}/models", json=inside)
+        assert (reply.status_code, problems(reply)) == (404, [(None, "NOT_FOUND")])
+
+
+async def test_models(rig: ApiRig) -> None:
+    models = [await rig.ready_model(name=name) for name in ("first", "second", "third")]
+    listed = (await rig.client.get(f"{BASE}/models", params={"limit": 2})).json()
+    assert [model["name"] for model in listed["models"]] == ["third", "second"]
+    assert listed["total"] == 3
+    rest = (await rig.client.get(f"{BASE}/models", params={"cursor": listed["nextCursor"]})).json()
+    assert [model["name"] for model in rest["models"]] == ["first"]
+    assert rest["nextCursor"] is None
+    assert (await rig.client.get(f"{BASE}/models", params={"state": "Importing"})).json()["total"] == 0
+
+    shown = (await rig.client.get(f"{BASE}/models/{models[0].model_id}")).json()
+    assert shown.keys() == {
+        *("modelId", "name", "modelType", "state", "source", "baseModelId", "sizeBytes", "card"),
+        *("reason", "message", "createdOn", "lMod"),
+    }
+    assert (shown["state"], shown["card"]["architecture"]) == ("Ready to Deploy", "LlamaForCausalLM")
+
+    reply = await rig.client.delete(f"{BASE}/models/{models[0].model_id}")
+    assert reply.json() == {"modelId": models[0].model_id, "deleted": True, "freedBytes": 0}
+    assert (await rig.client.get(f"{BASE}/models/{models[0].model_id}")).status_code == 404
+
+
+async def test_a_deployed_model_stays(rig: ApiRig) -> None:
+    model = await rig.ready_model()
+    await rig.deployed(model)
+    reply = await rig.client.delete(f"{BASE}/models/{model.model_id}")
+    assert (reply.status_code, problems(reply)) == (409, [(None, "STILL_DEPLOYED")])
+
+
+async def test_dock_status(rig: ApiRig) -> None:
+    model = await rig.ready_model()
+    job, version = await rig.deployed(model)
+    status = (await rig.client.get(f"{BASE}/dock-status/{job.job_id}")).json()
+    assert status.keys() == {
+        *("_id", "dockStatusId", "modelId", "jobType", "action", "status", "percentageComplete", "phase", "message"),
+        *("reason", "logTail", "statusLogs", "deploymentId", "deploymentName", "deploymentVersion", "warnings"),
+        *("response", "createdOn", "lMod"),
+    }
+    assert (status["_id"], status["dockStatusId"]) == (job.job_id, job.job_id)
+    assert (status["status"], status["percentageComplete"], status["phase"]) == ("SUCCESS", 100, "DONE")
+    assert (status["deploymentId"], status["deploymentVersion"]) == (version.deployment_id, 1)
+    assert status["statusLogs"][0].keys() == {"phase", "status", "startedOn", "finishedOn", "message"}
+    assert (await rig.client.get(f"{BASE}/dock-status/ds-0")).status_code == 404
+
+    reply = await rig.client.post(f"{BASE}/dock-status/{job.job_id}/cancel")
+    assert (reply.status_code, problems(reply)) == (409, [(None, "JOB_ENDED")])
+    running = (await rig.deploy(model, name="Flan T5")).json()["dockStatusId"]
+    for _ in range(2):
+        reply = await rig.client.post(f"{BASE}/dock-status/{running}/cancel")
+        assert (reply.status_code, reply.json()["status"]) == (200, "IN_PROGRESS")
+
+    async def listed(**params: str) -> list[str]:
+        found = (await rig.client.get(f"{BASE}/dock-status", params=params)).json()
+        assert found["total"] == len(found["dockStatuses"])
+        return [status["dockStatusId"] for status in found["dockStatuses"]]
+
+    assert await listed() == [running, job.job_id]
+    assert await listed(status="SUCCESS", modelId=model.model_id) == [job.job_id]
+    assert await listed(modelId="cm-0") == []
+    assert problems(await rig.client.get(f"{BASE}/dock-status?status=DONE")) == [("status", "NOT_IN_ENUM")]
+
+
+async def test_a_deployment_and_its_versions(rig: ApiRig) -> None:
+    model = await rig.ready_model()
+    _, version = await rig.deployed(model)
+    url = f"{BASE}/deployments/{version.deployment_id}"
+    deployment = (await rig.client.get(url)).json()
+    assert (deployment["name"], deployment["state"], deployment["modelId"]) == ("Flan T5", "Deployed", model.model_id)
+    assert (deployment["endpointTimeout"], deployment["endpointTimeoutUnit"]) == (60, "s")
+    assert (deployment["current"]["version"], deployment["replicas"]) == (1, {"ready": 0, "living": 0})
+    assert deployment["current"]["parameters"]["scalingParameters"]["scaleUpDelayUnit"] == "ms"
+    for listing in (f"{BASE}/deployments", f"{BASE}/models/:{model.model_id}/deployments"):
+        assert (await rig.client.get(listing)).json() == {"deployments": [deployment], "total": 1, "nextCursor": None}
+    versions = (await rig.client.get(f"{url}/versions")).json()
+    assert versions == {"versions": [deployment["current"]], "total": 1, "nextCursor": None}
+    for missing in (
+        "deployments/dp-0",
+        "models/cm-0/deployments",
+        "deployments/dp-0/versions",
+        "deployments/dp-0/logs",
+    ):
+        assert (await rig.client.get(f"{BASE}/{missing}")).status_code == 404
+
+
+@pytest.mark.parametrize("timeout", [30, 31, 180])
+async def test_changing_the_endpoint_timeout(rig: ApiRig, timeout: int) -> None:
+    _, version = await rig.deployed(await rig.ready_model())
+    url = f"{BASE}/deployments/{version.deployment_id}"
+    reply = await rig.client.patch(url, json={"endpointTimeout": timeout, "endpointTimout": 3})
+    assert (reply.status_code, reply.json()["endpointTimeout"]) == (200, timeout)
+    assert reply.json()["warnings"] == ["unknown field 'endpointTimout' was ignored; did you mean 'endpointTimeout'?"]
+    assert (await rig.client.get(url)).json()["endpointTimeout"] == timeout
+
+
+@pytest.mark.parametrize("timeout", [29, 181, "60", 60.5, None, True])
+async def test_bad_endpoint_timeouts(rig: ApiRig, timeout: object) -> None:
+    reply = await rig.client.patch(f"{BASE}/deployments/dp-0", json={"endpointTimeout": timeout})
+    assert reply.status_code == 400
+    assert [field for field, _ in problems(reply)] == ["endpointTimeout"]
+
+
+async def test_rolling_back(rig: ApiRig) -> None:
+    _, version = await rig.deployed(await rig.ready_model())
+    url = f"{BASE}/deployments/{version.deployment_id}/rollback"
+    reply = await rig.client.post(url, json={"version": 7})
+    assert (reply.status_code, problems(reply)) == (404, [("version", "NOT_FOUND")])
+    reply = await rig.client.post(url, json={"version": 0})
+    assert (reply.status_code, problems(reply)) == (400, [("version", "OUT_OF_RANGE")])
+    reply = await rig.client.post(url, json={"version": 1})
+    assert (reply.status_code, reply.json()["action"]) == (200, "DEPLOY")
+    status = (await rig.client.get(f"{BASE}/dock-status/{reply.json()['dockStatusId']}")).json()
+    assert status["deploymentVersion"] == 2
+
+
+async def test_replicas_and_logs(rig: ApiRig) -> None:
+    _, version = await rig.deployed(await rig.ready_model())
+    timings = {"spawnMs": 3.0, "totalMs": 9.0}
+    replica = await rig.with_replica(version, state=ReplicaState.STARTING, pid=17, engine="echo", timings=timings)
+    await rig.with_replica(version, state=ReplicaState.STOPPED)
+    url = f"{BASE}/deployments/{version.deployment_id}"
+    listed = (await rig.client.get(f"{url}/replicas")).json()
+    assert listed == {
+        "replicas": [
+            {
+                "replicaId": replica.replica_id,
+                "state": "Starting",
+                "pid": 17,
+                "host": "localhost",
+                "engine": "echo",
+                "computeType": "",
+                "runsOn": "",
+                "version": 1,
+                "running": 0,
+                "waiting": 0,
+                "startedOn": None,
+                "readyOn": None,
+                "timings": {"spawnMs": 3.0, "importMs": None, "loadMs": None, "warmUpMs": None},
+                "restarts": 0,
+                "lastFailure": None,
+            }
+        ],
+        "total": 1,
+        "nextCursor": None,
+    }
+    rig.fleet.machine.written[replica.replica_id] = ["one", "two", "three"]
+    reply = await rig.client.get(f"{url}/logs", params={"lines": 2})
+    assert reply.json() == {"logs": [{"replicaId": replica.replica_id, "lines": ["two", "three"]}]}
+    assert problems(await rig.client.get(f"{url}/logs?lines=0")) == [("lines", "OUT_OF_RANGE")]
+
+
+async def test_events(rig: ApiRig) -> None:
+    job, version = await rig.deployed(await rig.ready_model())
+    listed = (await rig.client.get(f"{BASE}/deployments/{version.deployment_id}/events")).json()
+    first = listed["events"][-1]
+    assert first.keys() == {"eventId", "at", "subject", "from", "to", "reason", "message", "actor"}
+    assert (first["subject"], first["from"], first["to"]) == (job.version_id, None, "Pending")
+    assert (first["reason"], first["actor"][:3]) == ("DEPLOY_REQUESTED", "ak-")
+    assert listed["events"][0]["to"] == "Deployed"
+
+
+async def test_devices(rig: ApiRig, tmp_path: Path) -> None:
+    listed = (await rig.client.get(f"{BASE}/devices")).json()
+    assert listed["total"] == len(listed["devices"]) == 8
+    assert listed["devices"][1] == {
+        "deviceType": "g5.xlarge",
+        "gpus": 1,
+        "gpu": "A10G",
+        "gpuMemoryMiB": 22888,
+        "vcpus": 4,
+        "memoryGiB": 16,
+        "usdPerHour": 1.006,
+        "available": True,
+        "runsOn": "cpu (standing in for g5.xlarge)",
+        "message": None,
+    }
+
+
+async def test_devices_of_a_strict_server(tmp_path: Path) -> None:
+    async with open_rig(tmp_path, policy=Policy(strict_devices=True)) as rig:
+        device = (await rig.client.get(f"{BASE}/devices")).json()["devices"][0]
+        assert (device["available"], device["runsOn"]) == (False, None)
+        reply = await rig.deploy(await rig.ready_model())
+        assert problems(reply) == [("deviceType", "DEVICE_NOT_AVAILABLE")]
+        assert device["message"] == message(reply).replace("g5.xlarge", "g4dn.xlarge")
