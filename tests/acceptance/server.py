@@ -122,10 +122,10 @@ class Server:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                ours = any(str(self.data_dir) in word for word in command)
-                if ours and any(word in ("dockyard.worker", "dockyard.prepare") for word in command):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process)
+                kind = any(word in ("dockyard.worker", "dockyard.prepare") for word in command)
+                ours = any(word.startswith(str(self.data_dir)) for word in command)
+                if kind and ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
         return found
 
     def end_leftovers(self) -> None:
@@ -165,12 +165,12 @@ class Server:
                 return
             last = status
             time.sleep(0.005)  # a client that polls; nothing depends on the interval
-        raise AssertionError(f"still in progress: {last}\n{self.log[-4000:]}")
+        raise AssertionError(f"still in progress: {last}\n{self.log[-1500:]}")
 
     def wait(self, job_id: str, expect: str = "SUCCESS", timeout_s: float = 120) -> dict[str, Any]:
         """The job at its end, which must be `expect`."""
         *_, status = self.watch(job_id, timeout_s)
-        assert status["status"] == expect, f"{status}\n{self.log[-4000:]}"
+        assert status["status"] == expect, f"{status}\n{self.log[-1500:]}"
         return status
 
     def import_model(self, name: str, model_type: str = "openSource") -> str:

@@ -1,6 +1,7 @@
 """kill -9 of a replica while it loads and while it streams, and of the converter in mid-write."""
 
 import json
+import time
 from pathlib import Path
 
 import httpx
@@ -80,12 +81,11 @@ def test_a_converter_killed_in_mid_write_leaves_nothing_that_is_used(own_data_di
         model_id = server.import_model("gpt2-kjv")
         job_id = server.begin_deploy(model_id, body("kjv", "ctranslate2", "int8_float16"))
         artifacts = set((own_data_dir / "artifacts").iterdir())
-        for status in server.watch(job_id):
-            writing = [path for path in (own_data_dir / "scratch").rglob("*") if path.is_file()]
-            if status["phase"] == "OPTIMIZING" and writing:
-                for worker in server.workers():
-                    worker.kill()
-                break
+        deadline = time.monotonic() + 60
+        while not [path for path in (own_data_dir / "scratch").rglob("*") if path.is_file()]:
+            assert time.monotonic() < deadline, server.log
+        for worker in server.workers():
+            worker.kill()
         ended = server.wait(job_id, expect="FAILED")
         assert ended["reason"] in ("CONVERSION_FAILED", "OUT_OF_MEMORY")
         assert set((own_data_dir / "artifacts").iterdir()) == artifacts

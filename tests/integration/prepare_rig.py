@@ -73,7 +73,7 @@ def large_model(folder: Path) -> Path:
 
 
 class Midway:
-    """A listener that stops listening at the first bytes copied: `reached` is set, and the task waits until cancelled."""
+    """A listener that stops at the first bytes copied: `reached` is set, and the task waits until it is cancelled."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()

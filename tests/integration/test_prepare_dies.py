@@ -13,10 +13,10 @@ from typing import IO
 
 import msgspec
 import pytest
+from tests.integration.prepare_rig import T5_DATE, Midway, Rig, large_model
 
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.preparation import ImportTask, Progress
-from tests.integration.prepare_rig import T5_DATE, Midway, Rig, large_model
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_cancelling_kills_the_process_and_removes_its_scratch(rig: Rig, tm
     ("number", "reason", "words"),
     [
         (signal.SIGKILL, Reason.OUT_OF_MEMORY, "killed by signal 9"),
-        (signal.SIGSEGV, Reason.CONVERSION_FAILED, "signal 11"),
+        (signal.SIGTERM, Reason.CONVERSION_FAILED, "signal 15"),
     ],
 )
 async def test_a_signal_death_is_told(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.integration.prepare_rig import GPT2_KJV, T5_DATE, Rig
 
 from dockyard.domain.job import PHASES, Action
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.manifest import read_manifest
 from dockyard.protocols.preparation import VerifyTask
-from tests.integration.prepare_rig import GPT2_KJV, T5_DATE, Rig
 
 
 @pytest.fixture

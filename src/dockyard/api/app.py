@@ -55,6 +55,30 @@ def build_app(
     ctx: Context, *, ready: Callable[[], bool], metrics: CollectorRegistry, gateway: ASGIApp | None
 ) -> FastAPI:
     """The app. `ready()`: whether /readyz says so; `gateway`: who serves /v1 and /v2 (None: nobody)."""
+    app = _with_routes()
+    app.gateway = gateway
+    app.observed = Observed(app.serve_itself, ctx.clock)
+    app.state.ctx = ctx
+    app.state.ready = ready
+    app.state.metrics = metrics
+    install_handlers(app, _methods_at())
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The OpenAPI document, for whom no server runs."""
+    return _with_routes().openapi()
+
+
+def endpoints() -> Iterator[tuple[str, Route]]:
+    """Every route with its whole path."""
+    for prefix, router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, Route)
+            yield prefix + route.path, route
+
+
+def _with_routes() -> Api:
     app = Api(
         title="Dockyard",
         version=__version__,
@@ -64,23 +88,9 @@ def build_app(
         redirect_slashes=False,
         responses={500: {"model": ErrorsOut}},
     )
-    app.gateway = gateway
-    app.observed = Observed(app.serve_itself, ctx.clock)
-    app.state.ctx = ctx
-    app.state.ready = ready
-    app.state.metrics = metrics
     for prefix, router in ROUTERS:
         app.include_router(router, prefix=prefix)
-    install_handlers(app, _methods_at())
     return app
-
-
-def endpoints() -> Iterator[tuple[str, Route]]:
-    """Every route with its whole path."""
-    for prefix, router in ROUTERS:
-        for route in router.routes:
-            assert isinstance(route, Route)
-            yield prefix + route.path, route
 
 
 def _methods_at() -> Callable[[str], list[str]]:

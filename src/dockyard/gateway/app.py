@@ -79,7 +79,7 @@ class Gateway:
     async def close(self) -> None:
         """Refuse what waits and what comes, and close the connections to replicas."""
         self._admission.close()
-        await self._upstreams.close()
+        self._upstreams.close()
 
     # What clients call
 

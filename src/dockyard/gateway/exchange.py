@@ -3,12 +3,13 @@
 import asyncio
 import re
 import secrets
+from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
 
 from dockyard.errors import Invalid, Reason
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 
 GONE_STATUS = 499  # in log and metrics only: the client went away before the reply
 WATCH_AFTER_S = 0.01  # a client that leaves sooner is noticed then

@@ -2,13 +2,13 @@
 
 from typing import Protocol
 
-import aiohttp
 import msgspec
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, Failed, Invalid, Reason, Unavailable
 from dockyard.gateway.admission import Lease, Pool
-from dockyard.gateway.upstream import Upstreams
+from dockyard.gateway.connection import ConnectionBroken
+from dockyard.gateway.upstream import Reply, Upstreams
 from dockyard.protocols.generation import (
     FinishReason,
     GenerateEvent,
@@ -68,7 +68,7 @@ class _Lost(Exception):
 
 
 class _Stale(_Lost):
-    """The connection closed before a reply: most likely a kept one that the replica had closed, no fault of it."""
+    """A kept connection had been closed by the replica: no fault of it."""
 
 
 class _Unreachable(_Lost):
@@ -114,29 +114,25 @@ class Relay:
         try:
             generation.request.resume = generation.seen
             try:
-                response = await upstream.generate(encode_request.encode(generation.request))
-            except aiohttp.ClientConnectorError as error:
-                raise _Unreachable(str(error)) from error
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                raise _Stale(str(error)) from error
-            except (aiohttp.ClientError, OSError) as error:
+                reply = await upstream.generate(encode_request.encode(generation.request))
+            except ConnectionBroken as error:
+                raise (_Stale if error.unused else _Broke)(str(error)) from error
+            except OSError as error:
                 raise _Unreachable(str(error)) from error
             try:
-                if response.status != 200:
-                    raise await _refusal(response)
+                if reply.status != 200:
+                    raise await _refusal(reply)
                 lease.accepted()
                 await sink.accepted()
-                await self._read(response, generation, sink)
+                await self._read(reply, generation, sink)
             finally:
-                # Read to its end, the connection is back among the kept ones and this does nothing. Otherwise it is
-                # dropped, which aborts the request on the replica.
-                response.close()
+                reply.close()
         finally:
             self._upstreams.release(upstream)
 
-    async def _read(self, response: aiohttp.ClientResponse, generation: Generation, sink: Sink) -> None:
+    async def _read(self, reply: Reply, generation: Generation, sink: Sink) -> None:
         rest = b""
-        while chunk := await _next(response, generation):
+        while chunk := await _next(reply, generation):
             lines = rest + chunk
             end = lines.rfind(b"\n") + 1
             rest = lines[end:]
@@ -193,7 +189,7 @@ class _Budget:
                     f"the engine failed {self._engine_errors} times on this request; the deployment's logs tell why",
                     reason=Reason.ENGINE_FAILED,
                 ) from lost
-        elif isinstance(lost, _Broke | _Stale):
+        elif isinstance(lost, _Broke):
             self._fruitless = 1 if len(self._generation.seen) > self._seen else self._fruitless + 1
             self._seen = len(self._generation.seen)
             if self._fruitless >= MAX_FRUITLESS_BREAKS:
@@ -205,24 +201,24 @@ class _Budget:
                 ) from lost
 
 
-async def _next(response: aiohttp.ClientResponse, generation: Generation) -> bytes:
+async def _next(reply: Reply, generation: Generation) -> bytes:
     try:
-        return await response.content.readany()
-    except (aiohttp.ClientError, OSError) as error:
+        return await reply.read()
+    except ConnectionBroken as error:
         if generation.finish is not None:
             return b""  # all had been said
         raise _Broke(str(error)) from error
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> Exception:
+async def _refusal(reply: Reply) -> Exception:
     """What a status other than 200 means: the client's fault, or one more replica to leave."""
     try:
-        told = _decode_error.decode(await response.read())
-    except (aiohttp.ClientError, OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return _Unreachable(f"the replica answered {response.status}")
-    if response.status == 400:
+        told = _decode_error.decode(await reply.read_all())
+    except (ConnectionBroken, msgspec.DecodeError, UnicodeDecodeError):
+        return _Unreachable(f"the replica answered {reply.status}")
+    if reply.status == 400:
         return _invalid(told)
-    if response.status == 503:
+    if reply.status == 503:
         return _Unreachable(told.message)
     return _EngineError(told.message)
 

@@ -1,50 +1,103 @@
-"""The connections to replicas: one client session per address, kept alive, closed when the address is out of use."""
+"""The replicas' addresses and the kept connections to each, closed when an address is out of use."""
 
 import asyncio
+import ssl
+from urllib.parse import urlsplit
 
-from aiohttp import (
-    BaseConnector,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    TCPConnector,
-    UnixConnector,
-)
-from yarl import URL
-
+from dockyard.gateway.connection import Connection
 from dockyard.protocols.fleet import ReplicaAddress
 from dockyard.protocols.generation import TOKEN_HEADER
 
 CONNECT_S = 5.0
-# Below the 5 s after which uvicorn closes an idle connection, so that the gateway is the one who closes first.
+# Below the 5 s after which uvicorn closes an idle connection, so that few requests meet one that is just being closed.
 KEEP_ALIVE_S = 4.0
+ERROR_BODY_BYTES = 1 << 16
+
+
+class Reply:
+    """A replica's answer, being read. Close it in every case."""
+
+    __slots__ = ("_connection", "_upstream", "status")
+
+    def __init__(self, upstream: "Upstream", connection: Connection, status: int) -> None:
+        self._upstream = upstream
+        self._connection = connection
+        self.status = status
+
+    async def read(self) -> bytes:
+        """Some bytes as they come; empty at the end. Raises `ConnectionBroken`."""
+        return await self._connection.read()
+
+    async def read_all(self) -> bytes:
+        """The rest, of which no more than is fit for an error message."""
+        body = b""
+        while len(body) < ERROR_BODY_BYTES and (part := await self._connection.read()):
+            body += part
+        return body
+
+    def close(self) -> None:
+        """Keep the connection if the reply was read to its end; else drop it, which aborts the request."""
+        self._upstream.give_back(self._connection)
 
 
 class Upstream:
-    """A replica's address and the open connections to it."""
+    """A replica's address and the connections to it."""
 
-    __slots__ = ("_session", "_url", "address", "users")
+    __slots__ = ("_head", "_idle", "_tls", "_url", "address", "users")
 
     def __init__(self, address: ReplicaAddress) -> None:
         self.address = address
         self.users = 0
-        self._session = ClientSession(
-            connector=_connector(address),
-            cookie_jar=DummyCookieJar(),
-            auto_decompress=False,
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_S),  # the request's own deadline bounds the rest
-            headers={TOKEN_HEADER: address.token, "content-type": "application/json"},
-            skip_auto_headers=("user-agent", "accept", "accept-encoding"),
-        )
-        self._url = URL(f"{(address.url or 'http://replica').rstrip('/')}/generate")
+        self._idle: list[Connection] = []
+        if address.socket is None and address.url is None:
+            raise ValueError("a replica's address needs a socket or a URL")
+        self._url = urlsplit(address.url or "http://replica")
+        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        self._head = (
+            f"POST {self._url.path.rstrip('/')}/generate HTTP/1.1\r\nhost: {self._url.netloc}\r\n"
+            f"{TOKEN_HEADER}: {address.token}\r\ncontent-type: application/json\r\ncontent-length: "
+        ).encode("ascii")
 
-    async def generate(self, body: bytes) -> ClientResponse:
-        """Send a `GenerateRequest`. Raises what aiohttp raises when the replica cannot be reached."""
-        return await self._session.post(self._url, data=body, allow_redirects=False)
+    async def generate(self, body: bytes) -> Reply:
+        """Send a `GenerateRequest`. Raises `OSError` when no connection can be made, `ConnectionBroken` after that."""
+        connection = self._kept() or await self._connect()
+        try:
+            return Reply(self, connection, await connection.send(b"%b%d\r\n\r\n%b" % (self._head, len(body), body)))
+        except BaseException:
+            connection.abort()
+            raise
 
-    async def close(self) -> None:
-        await self._session.close()
+    def give_back(self, connection: Connection) -> None:
+        if connection.reusable:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.abort()
+        self._idle.clear()
+
+    def _kept(self) -> Connection | None:
+        """The connection that was used last, so that those of a past peak grow old."""
+        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_S):
+            if self.address.socket is not None:
+                _, connection = await loop.create_unix_connection(Connection, self.address.socket)
+            else:
+                port = self._url.port or (443 if self._tls else 80)
+                _, connection = await loop.create_connection(Connection, self._url.hostname or "", port, ssl=self._tls)
+        return connection
 
 
 class Upstreams:
@@ -54,7 +107,6 @@ class Upstreams:
         self._open: dict[ReplicaAddress, Upstream] = {}
         self._routed: dict[str, frozenset[ReplicaAddress]] = {}
         self._all_routed: frozenset[ReplicaAddress] = frozenset()
-        self._closing: set[asyncio.Task[None]] = set()
 
     def set_routed(self, deployment_id: str, addresses: frozenset[ReplicaAddress]) -> None:
         """The addresses that a deployment's requests go to from now on; those it left close when they are idle."""
@@ -79,25 +131,14 @@ class Upstreams:
         if not upstream.users and upstream.address not in self._all_routed:
             self._close(upstream)
 
-    async def close(self) -> None:
-        """Close every connection; a request that still runs on one breaks."""
+    def close(self) -> None:
+        """Close what is idle now, and the rest as it becomes so."""
         self._routed.clear()
         self._all_routed = frozenset()
         for upstream in list(self._open.values()):
-            self._close(upstream)
-        await asyncio.gather(*self._closing)
+            if not upstream.users:
+                self._close(upstream)
 
     def _close(self, upstream: Upstream) -> None:
-        if self._open.pop(upstream.address, None) is None:
-            return
-        task = asyncio.get_running_loop().create_task(upstream.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-
-def _connector(address: ReplicaAddress) -> BaseConnector:
-    if address.socket is not None:
-        return UnixConnector(path=address.socket, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    if address.url is not None:
-        return TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    raise ValueError("a replica's address needs a socket or a URL")
+        self._open.pop(upstream.address, None)
+        upstream.close()

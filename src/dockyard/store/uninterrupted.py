@@ -10,9 +10,9 @@ T = TypeVar("T")
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end, even if the caller is cancelled meanwhile; the cancellation is raised then.
 
-    aiosqlite runs statements in a thread that nobody can stop. If the caller left, a BEGIN IMMEDIATE could take the
-    write lock after its connection was given up, and hold it for good. Waiting instead is short: statements take
-    milliseconds, and the wait for locks and for the network is bounded (see `engine.py`).
+    aiosqlite runs statements in a thread that nobody can stop. When the caller leaves, SQLAlchemy gives the connection
+    up in mid-statement, and one that had just begun a transaction was seen to keep the write lock for good. Waiting
+    is short instead: a statement takes milliseconds, and what waits for locks or the network is bounded in `engine.py`.
     """
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""Keys and scopes: every route asks for what it declares, apps and keys come and go, nobody hands out more than he has."""
+"""Keys and scopes: each route asks for what it declares, keys come and go, nobody hands out more than he has."""
 
 import re
 

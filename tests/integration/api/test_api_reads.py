@@ -1,4 +1,4 @@
-"""What can be read and changed beside deploys: models, dock status, deployments and all that belongs to them, devices."""
+"""What is read and changed beside deploys: models, dock status, deployments and what belongs to them, devices."""
 
 from pathlib import Path
 

@@ -1,8 +1,10 @@
 """What a replica process is given: a socket that listens already, its spec, a clean environment."""
 
+import errno
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,4 +83,25 @@ async def test_a_missing_python_is_told_at_the_start(kit: "Kit") -> None:
 
     assert raised.value.reason is Reason.INTERNAL
     assert fleet.statuses() == {}
+    assert list(kit.run_dir.glob("*.sock")) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EAGAIN, Reason.NO_CAPACITY), (errno.ENOMEM, Reason.NO_CAPACITY), (errno.ENOSPC, Reason.DISK_FULL)],
+)
+async def test_a_host_that_cannot_make_a_process_is_told_apart(
+    kit: "Kit", fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch, number: int, reason: Reason
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(Failed) as raised:
+        await fleet.start(kit.spec("ready"))
+
+    assert raised.value.reason is reason
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert list(kit.run_dir.glob("*.sock")) == []

@@ -72,3 +72,14 @@ def test_a_link_in_the_place_of_the_socket_folder_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(Failed, match="not a folder of this user"):
         folder.ensure()
+
+
+def test_a_file_in_the_place_of_the_run_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+
+    with pytest.raises(Failed, match="choose another data directory"):
+        RunFolder(tmp_path / "run").ensure()
+
+
+def test_no_id_leads_out_of_the_folder(folder: RunFolder) -> None:
+    assert folder.log_path("../../etc/passwd").parent == folder.path

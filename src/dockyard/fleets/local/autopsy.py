@@ -51,7 +51,8 @@ def reason_named(name: str) -> Reason:
 
 
 def _judge(exit: Exit, oom_killed: bool, log_tail: tuple[str, ...]) -> tuple[Reason, str]:
-    if exit.signal == signal.SIGKILL and oom_killed:
+    unseen = exit.code is None and exit.signal is None
+    if oom_killed and (unseen or exit.signal == signal.SIGKILL):
         return Reason.OUT_OF_MEMORY, (
             "the kernel killed the replica's process because memory ran out; "
             "deploy with int8_float16, a smaller maxBatchSize or fewer replicas, or on a machine with more memory"

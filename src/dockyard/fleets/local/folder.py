@@ -26,11 +26,13 @@ class RunFolder:
             self.sockets = Path(f"/tmp/dockyard-{os.getuid()}-{digest}")
 
     def ensure(self) -> None:
-        """Make the folders, private to this user. Raises `Failed` where another user's folder is in the way."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the folders, private to this user. Raises `Failed` where that cannot be."""
         for folder in {self.path, self.sockets}:
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                message = f"{folder} cannot be made ({error.strerror}); choose another data directory"
+                raise Failed(message) from error
             _check_private(folder)
 
     def log_path(self, replica_id: str) -> Path:

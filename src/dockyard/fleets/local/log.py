@@ -8,7 +8,8 @@ _BYTES_PER_LINE = 512  # guess for how much to read; more is read when lines are
 
 
 def path_of(run_dir: Path, replica_id: str) -> Path:
-    return run_dir / f"{replica_id}.log"
+    """An id names a file in `run_dir`, whatever it holds; ids come in through routes, too."""
+    return run_dir / f"{replica_id.replace('/', '_')}.log"
 
 
 def open_for_append(path: Path) -> int:
