@@ -101,7 +101,7 @@ def aimed(case: schemathesis.Case, known: dict[str, str]) -> schemathesis.Case:
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 def test_every_reply_is_described(case: schemathesis.Case, live: LiveApi) -> None:
     # A valid form may still be refused: minReplicas above maxReplicas, a path where nothing is, a strange cursor.

@@ -108,6 +108,8 @@ def _problem(error: Mapping[str, Any]) -> Problem:
         return Problem(f"{subject} is required", Reason.MISSING_FIELD, path)
     if kind in Reason.__members__:
         return Problem(f"{subject} {error['ctx']['sentence']}", Reason(kind), path)
+    if kind == "string_unicode":  # pydantic's word for a name of a field that no UTF-8 can carry
+        return Problem(f"{subject} holds half of a surrogate pair, which is no character", Reason.BAD_FORMAT, path)
     return Problem(f"{subject} cannot be read, got {shown(error.get('input'))}", Reason.BAD_FORMAT, path)
 
 

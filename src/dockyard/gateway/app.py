@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, Failed, Invalid, NotFound, Reason, Unauthenticated
-from dockyard.gateway.admission import DEFAULT_QUEUE_LIMIT, Admission, Load, OnLoad
+from dockyard.gateway.admission import DEFAULT_QUEUE_LIMIT, Admission
 from dockyard.gateway.exchange import GONE_STATUS, ClientGone, Exchange
 from dockyard.gateway.inference import CHAT, TEXT, Account, Inference
 from dockyard.gateway.metrics import NO_DEPLOYMENT, Metrics
 from dockyard.gateway.openai_errors import body_of, rendering
 from dockyard.gateway.openai_replies import ServedModelList, event, served_model
+from dockyard.gateway.pool import Load, OnLoad
 from dockyard.gateway.relay import Relay
 from dockyard.gateway.routes import Routes
 from dockyard.gateway.upstream import Upstreams

@@ -113,9 +113,12 @@ class Connection(asyncio.Protocol):
         self._expecting = False
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
+        if not self._complete:
+            self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
+        if self._complete:
+            return
         self._chunks.append(body)
         before = self._unread
         self._unread += len(body)

@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 from dockyard.clock import Clock
 from dockyard.errors import Forbidden, Invalid, NotFound, Reason, TimedOut
-from dockyard.gateway.admission import Pool
 from dockyard.gateway.exchange import Exchange
 from dockyard.gateway.openai_checks import chat_generation, text_generations
 from dockyard.gateway.openai_replies import DONE, ChatShape, Shape, TextShape, total
@@ -19,6 +18,7 @@ from dockyard.gateway.openai_wire import (
     Sampling,
     named_model,
 )
+from dockyard.gateway.pool import Pool
 from dockyard.gateway.relay import Generation, Relay
 from dockyard.gateway.routes import Routes
 from dockyard.protocols.generation import GenerateRequest

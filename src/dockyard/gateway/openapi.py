@@ -41,10 +41,11 @@ _SECURITY = [{"x-api-key": []}, {"bearer": []}]
 
 # One example per status that a route can answer, in the order of statuses.
 _UNKNOWN_MODEL = NotFound("no deployment 'Flan T6' is served", reason=Reason.MODEL_NOT_SERVED, field="model")
-_KEY_ERRORS: tuple[DockyardError, ...] = (Unauthenticated("a key is needed: send it as x-api-key"),)
+_NO_KEY = Unauthenticated("a key is needed: send it as x-api-key")
+_FAULT = Failed("a fault of the server's own; its log has more under request req-0b6c1f0e")
 _GENERATION_ERRORS: tuple[DockyardError, ...] = (
     Invalid("temperature must be between 0 and 2, got 3", reason=Reason.OUT_OF_RANGE, field="temperature"),
-    *_KEY_ERRORS,
+    _NO_KEY,
     Forbidden("the key may not use 'Flan T5'; it needs the scope Infer, or to be a key of it"),
     _UNKNOWN_MODEL,
     Invalid("the body is larger than 8388608 bytes", reason=Reason.BODY_TOO_LARGE),
@@ -110,13 +111,13 @@ def openapi_fragment() -> dict[str, Any]:
             "/v1/completions": {"post": {**text, "operationId": "createCompletion"}},
             "/v1/models": {
                 "get": {
-                    **_reading("List what the key may use", ServedModelList, listing, _KEY_ERRORS),
+                    **_reading("List what the key may use", ServedModelList, listing, (_NO_KEY, _FAULT)),
                     "operationId": "listServedModels",
                 }
             },
             "/v1/models/{model}": {
                 "get": {
-                    **_reading("Show one deployment", ServedModel, _MODEL, (*_KEY_ERRORS, _UNKNOWN_MODEL)),
+                    **_reading("Show one deployment", ServedModel, _MODEL, (_NO_KEY, _UNKNOWN_MODEL, _FAULT)),
                     "operationId": "getServedModel",
                     "parameters": [
                         {

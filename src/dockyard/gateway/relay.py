@@ -6,8 +6,8 @@ import msgspec
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, Failed, Invalid, Reason, Unavailable
-from dockyard.gateway.admission import Lease, Pool
 from dockyard.gateway.connection import ConnectionBroken
+from dockyard.gateway.pool import Lease, Pool
 from dockyard.gateway.upstream import Reply, Upstreams
 from dockyard.protocols.generation import (
     FinishReason,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dockyard.gateway.admission import Pool
+from dockyard.gateway.pool import Pool
 from dockyard.protocols.routing import Route
 
 

@@ -4,7 +4,9 @@ It ends at once when its standard input is closed, which is what the death of th
 """
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -23,11 +25,15 @@ from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, Tas
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dockyard.prepare", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="tells the processes of one server from another's")
     parser.parse_args()
     os.environ.update(_OFFLINE)
+    _die_with_parent()
     reporter = Reporter(_take_over_stdout())
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
@@ -67,6 +73,13 @@ def _take_over_stdout() -> BinaryIO:
     ours = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return ours
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: native code that holds the interpreter's lock would keep
+    the thread that watches standard input waiting.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_stdin() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from dockyard.errors import Failed, Invalid, Reason
-from dockyard.prepare.manifest import MANIFEST, Manifest, read_manifest, sync_folder, wrong_sizes
+from dockyard.prepare.integrity import damaged_files, is_untouched
+from dockyard.prepare.manifest import MANIFEST, Manifest, read_manifest, sync_folder
 
 _KEY_FORM = re.compile(r"[0-9a-f]{64}")
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
@@ -31,15 +32,22 @@ class Artifacts:
         return bool(_KEY_FORM.fullmatch(key)) and (self.root / key / MANIFEST).is_file()
 
     def find_intact(self, key: str) -> Manifest | None:
-        """The manifest of a finished artifact whose files have their sizes; None if it is absent or damaged."""
+        """The manifest of a finished artifact whose files match it; None if it is absent or damaged."""
+        manifest = self._find_manifest(key)
+        return manifest if manifest and not damaged_files(self.folder(key), manifest) else None
+
+    def is_untouched(self, key: str) -> bool:
+        """Whether the artifact is finished and nobody touched its files. Reads no content of theirs."""
+        manifest = self._find_manifest(key)
+        return manifest is not None and is_untouched(self.folder(key), manifest)
+
+    def _find_manifest(self, key: str) -> Manifest | None:
         if not self.has(key):
             return None
-        folder = self.folder(key)
         try:
-            manifest = read_manifest(folder)
+            return read_manifest(self.folder(key))
         except Failed:
             return None
-        return None if wrong_sizes(folder, manifest.files) else manifest
 
     def publish(self, built: Path, manifest: Manifest) -> bool:
         """Rename `built`, which holds its manifest, into place. True: an intact one was there and is kept instead.

@@ -8,13 +8,13 @@ from dockyard.domain.spec import EngineName
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.artifacts import Artifacts, check_room
 from dockyard.prepare.files import seal_file
+from dockyard.prepare.integrity import check_integrity
 from dockyard.prepare.manifest import (
     Manifest,
     converted_key,
     converter_version,
     read_manifest,
     write_manifest,
-    wrong_sizes,
 )
 from dockyard.prepare.reporting import Reporter
 from dockyard.protocols.preparation import ConvertTask, Outcome
@@ -27,12 +27,7 @@ def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     artifacts = Artifacts(Path(task.artifacts_dir))
     source = artifacts.folder(task.source_key)
     imported = read_manifest(source)
-    damaged = wrong_sizes(source, imported.files)
-    if damaged:
-        raise Failed(
-            f"stored files are absent or cut short: {', '.join(damaged)}; import the model again",
-            reason=Reason.ARTIFACT_CORRUPT,
-        )
+    check_integrity(source, imported)
     if task.engine != EngineName.CTRANSLATE2:
         return Outcome(key=imported.key, size_bytes=imported.size_bytes, reused=True)  # loads what was imported
     converter = converter_version(task.engine)

@@ -72,12 +72,16 @@ class ProcessPreparer:
             await self._end(process, folder)
 
     def cached(self, source_key: str, engine: str, quantization: str) -> str | None:
-        """The key of what `ConvertTask` would make, if it is finished. Engines without a converter load the source."""
+        """The key of what `ConvertTask` would make, if it and its source are finished and untouched.
+
+        Engines without a converter load the source.
+        """
         key: str | None = source_key
         if engine == EngineName.CTRANSLATE2:
             converter = converter_version(engine)
             key = converter and converted_key(source_key, engine, quantization, converter)
-        return key if key and self._artifacts.has(key) else None
+        fresh = key and self._artifacts.is_untouched(key) and self._artifacts.is_untouched(source_key)
+        return key if fresh else None
 
     def installed(self, engine: str) -> bool:
         packages = _PACKAGES.get(engine)

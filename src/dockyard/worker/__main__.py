@@ -1,4 +1,4 @@
-"""`python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec.json`: one replica, until it is told to stop.
+"""One replica, until it is told to stop: `python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec`.
 
 Exit codes: 0 drained, 2 called wrongly, 3 the engine failed (the last line of the log says why).
 """

@@ -85,7 +85,8 @@ async def test_unknown_fields_are_warnings_in_the_reply_and_on_the_job(rig: ApiR
 
 
 async def test_very_many_unknown_fields_are_counted(rig: ApiRig) -> None:
-    reply = await rig.deploy(await rig.ready_model(), isDeployedPreviously=False, **{f"?{n}": n for n in range(500)})
+    unknown: dict[str, Any] = {f"?{n}": n for n in range(500)}
+    reply = await rig.deploy(await rig.ready_model(), "modelType=openSource", isDeployedPreviously=False, **unknown)
     warnings = reply.json()["warnings"]
     assert len(warnings) == MOST_WARNINGS + 1
     assert warnings[-1] == f"{500 - MOST_WARNINGS} more unknown fields were ignored"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
+from starlette.types import Message
 from tests.integration.api_rig import BASE, ApiRig, message, problems, published_body
 from tests.unit.api.deploy_fields import CASES, body_with
 
@@ -71,7 +72,8 @@ async def test_a_byte_order_mark_is_skipped(rig: ApiRig) -> None:
 
 async def test_half_a_surrogate_pair_as_a_name_of_a_field(rig: ApiRig) -> None:
     reply = await rig.client.post(f"{BASE}/apps", content=rb'{"name": "a", "scopes": [], "\ud800": 1}', headers=JSON)
-    assert reply.status_code in (201, 400)
+    assert (reply.status_code, problems(reply)) == (400, [(None, "BAD_FORMAT")])
+    assert message(reply) == "the body holds half of a surrogate pair, which is no character"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,22 @@ async def test_a_fault_of_the_servers_own_tells_the_request_id_and_nothing_else(
     assert logged[0]["exc_info"]
 
 
+async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_fault(rig: ApiRig) -> None:
+    said: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return said.pop(0)
+
+    async def send(message: Message) -> None:
+        return None
+
+    headers = [(b"x-api-key", rig.key.encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": f"{BASE}/apps", "query_string": b"", "headers": headers}
+    with structlog.testing.capture_logs() as logged:
+        await rig.app(scope, receive, send)
+    assert [(line["event"], line["status"]) for line in logged] == [("request", 499)]
+
+
 async def test_a_database_that_is_away_is_503_with_retry_after(rig: ApiRig) -> None:
     await rig.ctx.store.close()
     reply = await rig.client.get(f"{BASE}/models")
@@ -179,8 +197,8 @@ async def test_the_request_id(rig: ApiRig) -> None:
         assert named.headers["x-request-id"] == "my~id!"
         made = {(await rig.client.get(path)).headers["x-request-id"] for _ in range(2)}
         assert len(made) == 2
-    for unusable in ("", "a b", "x" * 129, "ä"):
-        reply = await rig.client.get("/healthz", headers={"x-request-id": unusable.encode()})
+    for unusable in (b"", b"a b", b"x" * 129, "ä".encode()):
+        reply = await rig.client.get("/healthz", headers=[(b"x-request-id", unusable)])
         assert reply.headers["x-request-id"].startswith("req-")
 
 

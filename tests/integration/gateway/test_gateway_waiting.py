@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.integration.gateway_rig import SHIP, Rig, events_of, rigged
 
-from dockyard.gateway.admission import Load
+from dockyard.gateway.pool import Load
 
 ASK: dict[str, Any] = {"model": "Ship 1", "messages": [{"role": "user", "content": "go"}]}
 STREAM: dict[str, Any] = {**ASK, "stream": True}

@@ -64,10 +64,11 @@ class WireOut(BaseModel):
 def unknown_fields(body: WireIn) -> tuple[str, ...]:
     """A warning for each field that nobody reads, with the known one that it resembles."""
     everywhere = {name.lower(): place for name, place in _places(type(body), "")}
-    found = [_warning(unknown, everywhere) for unknown in _unknown(body, "")]
+    found = list(_unknown(body, ""))
+    warnings = tuple(_warning(unknown, everywhere) for unknown in found[:MOST_WARNINGS])
     if len(found) > MOST_WARNINGS:
-        return (*found[:MOST_WARNINGS], f"{len(found) - MOST_WARNINGS} more unknown fields were ignored")
-    return tuple(found)
+        return (*warnings, f"{len(found) - MOST_WARNINGS} more unknown fields were ignored")
+    return warnings
 
 
 @dataclass(frozen=True, slots=True)
