@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("model", choices=("t5-date", "gpt2-kjv"))
     parser.add_argument("folder", type=Path, help="where to write the model")
     parser.add_argument("--text", type=Path, help="gpt2-kjv: a text in the public domain, UTF-8")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, help="examples a step (default 128 dates, 16 pieces of text)")
     options = parser.parse_args()
     random.seed(1)

@@ -1,4 +1,4 @@
-"""The settings of the server: `DOCKYARD_*` variables or flags of `dockyard serve`. Only here is the environment read."""
+"""The settings of the server: `DOCKYARD_*` variables or flags of `dockyard serve`. The environment is read here only."""
 
 import os
 from pathlib import Path

@@ -68,7 +68,7 @@ _HINTS = {
     "JOB_IN_PROGRESS": "see it with `dockyard status`, wait with `--watch`, or end it with `--cancel`",
     "NAME_TAKEN": "see what is deployed: `dockyard deployments list`",
     "NOT_DEPLOYED": "see what is deployed: `dockyard deployments list`",
-    "STILL_DEPLOYED": "undeploy it first: `dockyard undeploy MODEL --wait`",
+    "STILL_DEPLOYED": "that is `dockyard undeploy MODEL --wait`",
     "DOES_NOT_FIT_DEVICE": "see the devices and their memory: `dockyard devices`",
     "DEVICE_NOT_AVAILABLE": "see the devices and what the host has: `dockyard devices`",
     "model_not_found": "see what is deployed: `dockyard deployments list`",  # OpenAI's spelling

@@ -1,4 +1,4 @@
-"""One replica, until it is told to stop: `python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec`.
+"""One replica, until told to stop: `python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec.json`.
 
 Exit codes: 0 drained, 2 called wrongly, 3 the engine failed (the last line of the log says why).
 """
