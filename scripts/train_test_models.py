@@ -36,12 +36,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write the model")
     parser.add_argument("--text", type=Path, help="gpt2-kjv: a text in the public domain, UTF-8")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, help="examples a step (default 128 dates, 16 pieces of text)")
+    parser.add_argument("--batch", type=int, help="examples a step (default 64 dates, 16 pieces of text)")
     options = parser.parse_args()
     random.seed(1)
     torch.manual_seed(1)
     if options.model == "t5-date":
-        train_t5_date(options.folder, options.steps, options.batch or 128)
+        train_t5_date(options.folder, options.steps, options.batch or 64)
     elif options.text:
         train_gpt2_kjv(options.folder, options.text.read_text("utf-8"), options.steps, options.batch or 16)
     else:

@@ -1,4 +1,4 @@
-"""The settings of the server: `DOCKYARD_*` variables or flags of `dockyard serve`. The environment is read here only."""
+"""The settings of the server: `DOCKYARD_*` variables or flags of `dockyard serve`. Only this reads the environment."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,9 @@ class Settings(BaseSettings):
         (), description="Folders that models may be imported from, separated by `:`. Empty: any, while on loopback."
     )
     threads: int | None = Field(
-        None, ge=1, description="Threads of each replica on a CPU. Default: the cores, shared among the minReplicas."
+        None,
+        ge=1,
+        description="Threads of each replica on a CPU. Default: the cores shared among minReplicas, fewer where they do not help.",
     )
     queue_limit: int = Field(
         1000, ge=0, description="Requests that may wait per deployment; beyond it 429 with `Retry-After`."

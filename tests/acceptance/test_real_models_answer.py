@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 from tests.acceptance.server import Server, body
 
 SMOLLM2 = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -70,13 +71,17 @@ def test_smollm2_says_paris(server: Server) -> None:
     wish = {"name": "SmolLM2", "modelType": "openSource", "source": {"path": str(SMOLLM2)}}
     accepted = server.call("POST", "/models", json=wish).json()
     server.wait(accepted["dockStatusId"])
-    server.deploy(accepted["modelId"], body("smol", "ctranslate2", "int8_float16"))
     client = OpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0)
-    reply = client.chat.completions.create(
-        model="smol",
-        messages=[{"role": "user", "content": "What is the capital of France?"}],
-        temperature=0,
-        max_tokens=32,
-    )
-    assert "Paris" in (reply.choices[0].message.content or "")
-    assert reply.choices[0].finish_reason == "stop"
+    # At 8 bits a model this small is at the edge of what it knows; with this system message it still knows Paris.
+    for quantization, system in (("no_quantization", None), ("int8_float16", "You are a helpful AI assistant.")):
+        name = f"smol {quantization}"
+        server.deploy(accepted["modelId"], body(name, "ctranslate2", quantization))
+        question: ChatCompletionMessageParam = {"role": "user", "content": "What is the capital of France?"}
+        reply = client.chat.completions.create(
+            model=name,
+            messages=[{"role": "system", "content": system}, question] if system else [question],
+            temperature=0,
+            max_tokens=32,
+        )
+        assert reply.choices[0].message.content == "The capital of France is Paris."
+        assert reply.choices[0].finish_reason == "stop"

@@ -14,6 +14,7 @@ from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica, ReplicaFailure
+from dockyard.domain.threads import threads_per_replica
 from dockyard.errors import Failed
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.services.context import SYSTEM, Context
@@ -139,7 +140,10 @@ class Replicas:
             compute_type=runtime.compute_type,
             max_batch_size=version.spec.scaling.max_batch_size,
             context_length=runtime.context_length,
-            threads=self._threads or max(1, self._ctx.host().cores // version.spec.scaling.min_replicas),
+            threads=self._threads
+            or threads_per_replica(
+                runtime.engine, card.parameters, self._ctx.host().cores, version.spec.scaling.min_replicas
+            ),
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
         )

@@ -47,7 +47,10 @@ class ReplicaStatus:
 
 
 class Fleet(Protocol):
-    """Starts and stops replicas and keeps `statuses` current by itself; `changed` is set at each change."""
+    """Starts and stops replicas and keeps `statuses` current by itself.
+
+    `changed` is set when a replica enters another phase or ends, not when its counts change.
+    """
 
     changed: asyncio.Event
 

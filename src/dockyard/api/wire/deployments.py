@@ -157,6 +157,7 @@ class ReplicaOut(WireOut):
     version: int
     running: int = Field(description="Requests in the engine now.")
     waiting: int = Field(description="Requests that the replica holds back until the engine is free.")
+    largest_batch: int = Field(description="Rows of the largest batch that the engine has run; at most maxBatchSize.")
     started_on: Moment | None
     ready_on: Moment | None
     timings: TimingsOut
@@ -177,6 +178,7 @@ class ReplicaOut(WireOut):
             version=view.version_number,
             running=health.running if health else 0,
             waiting=health.waiting if health else 0,
+            largest_batch=health.largest_batch if health else 0,
             started_on=replica.started_at,
             ready_on=replica.ready_at,
             timings=TimingsOut(**(replica.timings or {})),

@@ -41,7 +41,7 @@ class Patience:
 
 
 class LocalReplica:
-    """Holds the latest `status`; `on_change` is called after each change of it."""
+    """Holds the latest `status`; `on_change` is called when the replica's phase changes or it ends."""
 
     def __init__(
         self,
@@ -120,11 +120,13 @@ class LocalReplica:
         if self.status.spawn_ms is None and self._spawned_at is not None:
             spawn_ms = (self._clock.monotonic() - self._spawned_at) * 1000
             self.status = replace(self.status, spawn_ms=spawn_ms)
+        before = self.status.health
         self.status = replace(self.status, health=health)
         if health.phase == "failed" and self._cause is None:
             self._cause = health.failure or ReplicaError("failed", Reason.ENGINE_FAILED, "the engine gave no reason")
             self._spawn_task(self._end(self._patience.failed_grace_s))
-        self._on_change()
+        if before is None or before.phase != health.phase:  # the counts change with every request
+            self._on_change()
 
     async def _probe(self) -> None:
         """Ask it at intervals; one that stays silent although its process lives is killed."""
