@@ -47,9 +47,9 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",  # `-m` would put the current folder before the installed packages
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        # How long a thread spins at a barrier before it sleeps. The default of 300,000 rounds keeps the core from the very
-        # thread that is waited for as soon as anything else runs. SmolLM2 on Transformers, 2 threads, alone / beside one
-        # busy process: default 27 / 1.5 tokens/s, 10,000 rounds 24 / 7.7, no spinning 13 / 14.
+        # How long a thread spins at a barrier before it sleeps. The default, 300,000 rounds, keeps the core from the
+        # very thread that is waited for once anything else runs. SmolLM2 on Transformers, 2 threads, tokens/s alone and
+        # beside one busy process: default 27 and 1.5, 10,000 rounds 24 and 7.7, 500 rounds 14 and 14.
         "GOMP_SPINCOUNT": "10000",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
