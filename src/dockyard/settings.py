@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of each replica on a CPU. Default: the cores by minReplicas, fewer where more do not help.",
+        description="Threads of each replica on a CPU. Default: the cores by minReplicas, fewer if more do not help.",
     )
     queue_limit: int = Field(
         1000, ge=0, description="Requests that may wait per deployment; beyond it 429 with `Retry-After`."
