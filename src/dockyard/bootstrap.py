@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -19,22 +20,25 @@ from prometheus_client import CollectorRegistry
 
 from dockyard.api.app import build_app
 from dockyard.clock import SystemClock
-from dockyard.domain.access import new_key
+from dockyard.domain.access import KEY_FORM, new_key
 from dockyard.errors import Conflict, Failed, Invalid
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
 from dockyard.logs import configure_logs
 from dockyard.loops.base import Loop, LoopMetrics
+from dockyard.loops.exports import Exports, remove_expired_archives
 from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh
 from dockyard.loops.imports import Imports
 from dockyard.loops.observe import observe_replicas, settle_after_restart
+from dockyard.loops.prepare_jobs import PrepareJobs
 from dockyard.loops.preparing import Preparations
 from dockyard.loops.reconcile import Reconciler
 from dockyard.loops.replicas import Replicas
 from dockyard.prepare.runner import ProcessPreparer
 from dockyard.protocols.fleet import RunningReplica
 from dockyard.services.context import Context, Policy
+from dockyard.services.downloads import Downloads, read_signing_key
 from dockyard.services.keyring import LiveKeyring
 from dockyard.services.keys import ensure_admin_key
 from dockyard.settings import Settings
@@ -43,14 +47,16 @@ from dockyard.store.database import Store
 log = structlog.get_logger()
 
 RECONCILE_INTERVAL_S = 5.0  # at the latest; everything that matters wakes the loop
-KEYS_INTERVAL_S = 0.5  # with another server on the same database a revoked key is refused within a second
+# A key revoked here is refused at once. Only a database that others write to needs a look, to do so within a second.
+SHARED_KEYS_INTERVAL_S = 0.5
+OWN_KEYS_INTERVAL_S = 5.0
 HOUSEKEEPING_INTERVAL_S = 3600.0
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The data directory. `artifacts` and `scratch` share a file system, so that a rename finishes an artifact."""
+    """The data directory. `artifacts`, `scratch` and `exports` share a file system: a rename finishes what is made."""
 
     data: Path
 
@@ -63,6 +69,10 @@ class Paths:
         return self.data / "scratch"
 
     @property
+    def exports(self) -> Path:
+        return self.data / "exports"
+
+    @property
     def run(self) -> Path:
         return self.data / "run"
 
@@ -71,11 +81,15 @@ class Paths:
         return self.data / "admin-key"
 
     @property
+    def signing_key(self) -> Path:
+        return self.data / "signing-key"
+
+    @property
     def lock(self) -> Path:
         return self.data / "lock"
 
     def make(self) -> None:
-        for path in (self.data, self.artifacts, self.scratch, self.run):
+        for path in (self.data, self.artifacts, self.scratch, self.exports, self.run):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -99,9 +113,9 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> None:
     base_url = _base_url(settings, listener)
     registry = CollectorRegistry()
-    async with _context(settings, paths, registry) as (ctx, gateway, start_loops):
+    async with _context(settings, paths, base_url, registry) as (ctx, gateway, start_loops):
         await _ensure_admin_key(ctx, settings, paths)
-        async with start_loops(base_url) as ready:
+        async with start_loops() as ready:
             app = build_app(ctx, ready=ready, metrics=registry, gateway=gateway)
             config = uvicorn.Config(
                 app,
@@ -115,7 +129,8 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.end)
-            log.info("dockyard serves", url=base_url, data_dir=str(paths.data), pid=os.getpid())
+            port = listener.getsockname()[1]  # a public URL does not tell it
+            log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
             await server.serve(sockets=[listener])
             log.info("dockyard stops: requests have ended, replicas follow")
 
@@ -135,12 +150,11 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _context(
-    settings: Settings, paths: Paths, registry: CollectorRegistry
-) -> AsyncIterator[
-    tuple[Context, Gateway, Callable[[str], contextlib.AbstractAsyncContextManager[Callable[[], bool]]]]
-]:
+    settings: Settings, paths: Paths, base_url: str, registry: CollectorRegistry
+) -> AsyncIterator[tuple[Context, Gateway, Callable[[], contextlib.AbstractAsyncContextManager[Callable[[], bool]]]]]:
     """Everything that the use cases need, opened in order and closed in reverse."""
     clock = SystemClock()
+    downloads = Downloads(paths.exports, read_signing_key(paths.signing_key), base_url)
     store = Store(settings.store_url)
     await store.open()
     preparer = ProcessPreparer(paths.artifacts, paths.scratch)
@@ -161,6 +175,7 @@ async def _context(
         fleet=fleet,
         router=gateway,
         keyring=keyring,
+        downloads=downloads,
         host=host_now,
         policy=Policy(
             strict_devices=settings.devices == "strict",
@@ -171,7 +186,7 @@ async def _context(
         wake=wake,
     )
 
-    def start_loops(base_url: str) -> contextlib.AbstractAsyncContextManager[Callable[[], bool]]:
+    def start_loops() -> contextlib.AbstractAsyncContextManager[Callable[[], bool]]:
         return _loops(ctx, settings, paths, LoopMetrics(registry), wakes, base_url)
 
     try:
@@ -202,13 +217,16 @@ async def _loops(
     preparations = Preparations(ctx, **places)
     replicas = Replicas(ctx, settings.threads)
     reconciler = Reconciler(ctx, preparations, replicas, base_url)
-    imports = Imports(ctx, f"{os.getpid()}@{socket.gethostname()}", **places)
+    errands = (Imports(ctx, **places), Exports(ctx, **places))
+    prepare_jobs = PrepareJobs(ctx, f"{os.getpid()}@{socket.gethostname()}", errands)
     await reconciler.work()  # before the first request: adopted replicas are routed to at once
+    keys_interval_s = SHARED_KEYS_INTERVAL_S if settings.database_url else OWN_KEYS_INTERVAL_S
     loops = (
         Loop("reconcile", reconciler.work, RECONCILE_INTERVAL_S, metrics),
-        Loop("imports", imports.work, RECONCILE_INTERVAL_S, metrics),
-        Loop("keys", lambda: keep_keys_fresh(ctx), KEYS_INTERVAL_S, metrics),
+        Loop("prepare jobs", prepare_jobs.work, RECONCILE_INTERVAL_S, metrics),
+        Loop("keys", lambda: keep_keys_fresh(ctx), keys_interval_s, metrics),
         Loop("housekeeping", lambda: forget_ended_replicas(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
+        Loop("archives", lambda: remove_expired_archives(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
     )
     wakes.extend(loop.wake for loop in loops[:2])
     for loop in loops:
@@ -222,7 +240,7 @@ async def _loops(
             await watcher
         for loop in loops:
             await loop.stop()
-        await imports.close()
+        await prepare_jobs.close()
         await preparations.close()
         await replicas.close()
         await ctx.keyring.flush_used()
@@ -253,26 +271,50 @@ async def _known_replicas(ctx: Context) -> list[RunningReplica]:
 
 async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> None:
     """The key of the first start: from the setting, else from its file, else a new one, printed this once."""
-    secret, file = settings.admin_key, paths.admin_key
-    if secret is None and file.exists():
-        secret = file.read_text().strip()
-    elif secret is None:
+    file = paths.admin_key
+    secret = settings.admin_key or _kept_key(file)
+    if secret is None:
         secret = new_key()
         _write_private(file, secret + "\n")
         sys.stdout.write(f"The management key, shown this once and kept in {file}:\n{secret}\n")
         sys.stdout.flush()
-    await ensure_admin_key(ctx, secret)
+    if not await ensure_admin_key(ctx, secret):  # no reason not to serve: other keys manage the server
+        log.warning(
+            "the management key was revoked and opens nothing",
+            kept_in="DOCKYARD_ADMIN_KEY" if settings.admin_key else str(file),
+        )
+
+
+def _kept_key(file: Path) -> str | None:
+    """The key in the file; None if there is none, or the first start was cut off before it was written."""
+    try:
+        text = file.read_bytes().decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror}", field="data_dir") from error
+    if text and not KEY_FORM.match(text):
+        raise Invalid(f"{file} holds no key; remove it, and the next start makes a new one", field="data_dir")
+    return text or None
 
 
 def _write_private(file: Path, text: str) -> None:
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(text)
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as out:
+            os.fchmod(out.fileno(), 0o600)  # an empty file that was there keeps its own mode
+            out.write(text)
+    except OSError as error:
+        raise _not_writable(file, error) from error
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[TextIO]:
     """Hold the data directory. The kernel lets go when the process ends, however it ends."""
-    with path.open("a+") as file:
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -281,6 +323,13 @@ def _locked(path: Path) -> Iterator[TextIO]:
             ) from error
         os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
         yield file
+
+
+def _not_writable(path: Path, error: OSError) -> Invalid:
+    return Invalid(
+        f"{path} cannot be written: {error.strerror}; let the server's user write there, or choose another --data-dir",
+        field="data_dir",
+    )
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -293,8 +342,9 @@ def _bind(settings: Settings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise Failed(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port"
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another {other}"
         ) from error
     listener.set_inheritable(False)
     return listener

@@ -100,6 +100,11 @@ class Reason(StrEnum):
         "The GGUF file's architecture has no mapping to safetensors here.",
     )
 
+    # Export
+    LINK_EXPIRED = "LINK_EXPIRED", "The download link was valid until an instant that is past."
+    BAD_SIGNATURE = "BAD_SIGNATURE", "The download link was changed, or another server signed it."
+    RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE", "The range begins where the file has ended."
+
     # The database
     ALREADY_EXISTS = "ALREADY_EXISTS", "There is one with that id or name already."
     STILL_REFERENCED = "STILL_REFERENCED", "Something else refers to it, or what it refers to is not there."

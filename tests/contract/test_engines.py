@@ -259,3 +259,4 @@ async def test_a_seed_that_cannot_be_honoured_is_refused(artifacts: Path) -> Non
     loaded.engine.close()
     assert caught.value.reason is Reason.ENGINE_CANNOT
     assert caught.value.field == "seed"
+    assert "engine ctranslate2 cannot honour a seed" in caught.value.message

@@ -28,6 +28,7 @@ from dockyard.fleets.fake import FakeFleet
 from dockyard.protocols.preparation import Outcome, Progress, Task
 from dockyard.protocols.routing import Route
 from dockyard.services.context import Context, Policy
+from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
 from dockyard.services.keys import create_app, create_key
 from dockyard.store.database import Store
@@ -217,6 +218,7 @@ async def open_rig(
             fleet=fleet,
             router=router,
             keyring=LiveKeyring(store, clock),
+            downloads=Downloads(directory / "exports", b"secret", "http://dockyard"),
             host=lambda: Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB),
             policy=policy or Policy(),
             wake=lambda: wakes.append(None),

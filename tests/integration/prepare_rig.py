@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from dockyard.prepare.runner import ProcessPreparer
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, Progress
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Progress
 
 MODELS = Path(__file__).parents[1] / "models"
 T5_DATE = MODELS / "t5-date"
@@ -25,6 +25,7 @@ class Rig:
     def __init__(self, data_dir: Path) -> None:
         self.artifacts = data_dir / "artifacts"
         self.scratch = data_dir / "scratch"
+        self.exports = data_dir / "exports"
         self.preparer = ProcessPreparer(self.artifacts, self.scratch)
         self.told: list[Progress] = []
 
@@ -46,6 +47,21 @@ class Rig:
             scratch_dir=str(self.scratch),
         )
         return await self.preparer.run(task, self.listen)
+
+    async def export(
+        self, source_key: str, on_progress: Callable[[Progress], Awaitable[None]] | None = None
+    ) -> tuple[Outcome, Path]:
+        """The outcome, and the archive."""
+        archive = self.exports / "ds-1.tar"
+        task = ExportTask(
+            source_key=source_key,
+            folder="smol",
+            deploy_config={"name": "smöl"},
+            archive=str(archive),
+            artifacts_dir=str(self.artifacts),
+            scratch_dir=str(self.scratch),
+        )
+        return await self.preparer.run(task, on_progress or self.listen), archive
 
     @property
     def stored(self) -> set[str]:

@@ -85,6 +85,7 @@ async def test_a_converter_that_stops_is_quoted_without_paths(rig: Rig, tmp_path
         await rig.convert(key, "no_quantization")
     assert caught.value.reason is Reason.CONVERSION_FAILED
     tail = "\n".join(caught.value.log_tail)
+    assert "Traceback" not in tail
     assert caught.value.log_tail[-1] == "KeyError: 'no such function'"
     assert str(tmp_path) not in caught.value.message + tail
     assert sys.prefix not in tail

@@ -74,7 +74,7 @@ async def test_a_refusal_carries_its_reason_and_leaves_nothing(rig: Rig, tmp_pat
 
 
 async def test_a_path_that_is_not_there(rig: Rig) -> None:
-    with pytest.raises(Failed, match="/no/such/model") as caught:
+    with pytest.raises(Failed, match="…/model;") as caught:
         await rig.import_model(Path("/no/such/model"))
     assert caught.value.reason is Reason.PATH_NOT_FOUND
 

@@ -13,7 +13,7 @@ from dockyard.api.observe import Observed
 from dockyard.api.openapi import build_document
 from dockyard.api.problems import install_handlers
 from dockyard.api.route import Route
-from dockyard.api.routes import access, deployments, deploys, devices, dock_status, models, operations
+from dockyard.api.routes import access, deployments, deploys, devices, dock_status, exports, models, operations
 from dockyard.api.wire.errors import ErrorsOut
 from dockyard.gateway.openapi import openapi_fragment
 from dockyard.services.context import Context
@@ -23,6 +23,7 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
     (BASE, deploys.router),
     (BASE, dock_status.router),
     (BASE, models.router),
+    (BASE, exports.router),
     (BASE, deployments.router),
     (BASE, access.router),
     (BASE, devices.router),

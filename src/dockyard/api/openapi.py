@@ -14,11 +14,12 @@ ERRORS_REF = {"$ref": f"#/components/schemas/{ErrorsOut.__name__}"}
 MEANING = {
     400: "A value of the request is wrong; every one that is has an entry.",
     401: "No key, or an unknown one.",
-    403: "The key lacks the scope.",
+    403: "The key lacks the scope; of a download: the link was changed, or has expired.",
     404: "There is no such thing.",
     409: "At odds with the present state.",
     413: "The body is too large.",
     415: "The body is not JSON by its content type.",
+    416: "The range begins where the file has ended.",
     500: "A fault of the server's own; the request id finds it in the log.",
     503: "Not now; try again after `Retry-After` seconds.",
 }

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from dockyard.api.file_reply import RangeNotSatisfiable
 from dockyard.api.wire.fields import printable, shortened, shown
 from dockyard.errors import DockyardError, Failed, Invalid, Problem, Reason
 
@@ -23,6 +24,7 @@ STATUS: Mapping[str, int] = {
     "conflict": 409,
     "body_too_large": 413,
     "unsupported_content_type": 415,
+    "range_not_satisfiable": 416,
     "too_many": 429,
     "internal": 500,
     "failed": 500,
@@ -140,6 +142,8 @@ def _fault(request_id: str) -> Problem:
 def _headers(error: DockyardError, code: int) -> dict[str, str]:
     if code in (429, 503):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s or 1)))}
+    if isinstance(error, RangeNotSatisfiable):
+        return {"content-range": f"bytes */{error.size}"}
     if code == 401:
         return {"www-authenticate": 'ApiKey realm="dockyard"'}
     return {}

@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 
 from dockyard.api.access import Access
 from dockyard.api.body import read_json
+from dockyard.api.wire.base import unknown_parameters
 from dockyard.services.context import Context
 
 
@@ -38,3 +39,12 @@ async def _context(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context)]
+
+
+async def _unknown_parameters(request: Request) -> tuple[str, ...]:
+    route: Route = request.scope["route"]
+    return unknown_parameters(request.query_params, (parameter.alias for parameter in route.dependant.query_params))
+
+
+# A warning for each name in the query string that the route does not read.
+UnknownParameters = Annotated[tuple[str, ...], Depends(_unknown_parameters)]

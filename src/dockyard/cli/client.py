@@ -86,6 +86,21 @@ class Client:
                 yield _event(data, reply)
         raise CommandFailed("error: the answer broke off: the server closed the stream before its end; try again")
 
+    def download(self, link: str, start: int) -> Iterator[bytes]:
+        """The bytes behind a signed link of this server, from `start` on. Raises as `call`, also when it breaks off.
+
+        Asked of the URL that this client knows: the server may know another one of itself than leads to it from here.
+        """
+        path = f"/api/public/{link.partition('/api/public/')[2]}"
+        headers = {"accept-encoding": "identity", **({"range": f"bytes={start}-"} if start else {})}
+        with self._translated(), self._http.stream("GET", path, headers=headers) as reply:
+            if reply.is_error:
+                reply.read()
+                _read(reply, self.url)
+            if start and reply.status_code != 206:
+                raise CommandFailed(f"error: {self.url} does not go on with a download; remove the .part file")
+            yield from reply.iter_bytes()  # as they come: what is held back would be lost when it breaks off
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """httpx's exceptions as ours."""

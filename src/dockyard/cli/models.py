@@ -1,4 +1,4 @@
-"""dockyard models: bring models in, look at them, delete them."""
+"""dockyard models: bring models in, look at them, take them out, delete them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from dockyard.cli.command import Session, command
+from dockyard.cli.download import fetch, free_target
 from dockyard.cli.lookup import get_model
 from dockyard.cli.output import cells
 from dockyard.cli.watch import announce, follow_job
 
-app = typer.Typer(help="Import, list and delete models.", no_args_is_help=True)
+app = typer.Typer(help="Import, list, export and delete models.", no_args_is_help=True)
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id, or its name if no other has it.")]
 
@@ -56,6 +57,33 @@ def list_(session: Session) -> None:
 def show(session: Session, model: ModelArgument) -> None:
     """Show one model: its state, files and architecture."""
     session.out.record(get_model(session.client, model))
+
+
+@command(app, "export")
+def export(
+    session: Session,
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to save the archive. Default: the model's name with .tar, here."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEPLOYMENT", help="Whose parameters go along. Default: the deployment that was deployed last."
+        ),
+    ] = None,
+) -> None:
+    """Save a model as a tar: its files, and deployconfig.json to deploy it again with."""
+    from dockyard.domain.export import file_stem
+
+    found = get_model(session.client, model)
+    target = free_target(output, f"{file_stem(found['name'])}.tar")
+    reply = session.client.call("POST", "models", found["modelId"], "export", params={"name": name})
+    archive = follow_job(session, reply["dockStatusId"])["response"]
+    fetch(session, archive, target)
+    session.out.line(str(target))
+    session.out.note(f"{archive['sizeBytes'] / (1 << 20):.1f} MiB, sha256 {archive['sha256']}")
 
 
 @command(app, "delete")

@@ -84,5 +84,5 @@ def _run(flags: dict[str, Any]) -> None:
     try:
         run_server(settings)
     except DockyardError as error:
-        print(f"error: {error.message} ({error.reason})", file=sys.stderr)
+        print(f"error: {error.message}", file=sys.stderr)
         raise typer.Exit(1) from None

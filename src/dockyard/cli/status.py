@@ -28,7 +28,7 @@ def status(
     ] = None,
     limit: Annotated[int, typer.Option(help="In the list: how many.", min=1, max=200)] = 20,
 ) -> None:
-    """Show how an import, deploy or undeploy goes. Exits with 1 for a job that FAILED."""
+    """Show how an import, export, deploy or undeploy goes. Exits with 1 for a job that FAILED."""
     if job_id is None:
         if watch or cancel:
             raise BadUsage("error: --watch and --cancel need the id of a dock status: `dockyard status` lists them")

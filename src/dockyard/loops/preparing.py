@@ -37,7 +37,7 @@ class Preparations:
             return
         task = asyncio.create_task(self._make(version, source_key), name=f"prepare {version.version_id}")
         self._tasks[version.version_id] = task
-        task.add_done_callback(lambda _: self._done(version.version_id))
+        task.add_done_callback(lambda done: self._done(version.version_id, done))
 
     def cancel(self, version_id: str) -> None:
         """Stop making it: the version does not want it any more."""
@@ -53,8 +53,10 @@ class Preparations:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _done(self, version_id: str) -> None:
+    def _done(self, version_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(version_id, None)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an artifact could not be noted; it is tried again", version=version_id, exc_info=error)
         self._ctx.wake()
 
     async def _make(self, version: Version, source_key: str) -> None:
@@ -97,7 +99,7 @@ class Preparations:
 
 
 class JobReporter:
-    """Writes a task's progress into its job, not more often than `WRITE_EVERY_S`; a new phase at once."""
+    """Writes a task's progress into its job, not more often than `WRITE_EVERY_S`; a phase's begin and end at once."""
 
     def __init__(self, ctx: Context, job_id: str) -> None:
         self._ctx = ctx
@@ -107,7 +109,8 @@ class JobReporter:
 
     async def report(self, progress: Progress) -> None:
         now = self._ctx.clock.monotonic()
-        if progress.phase == self._phase and now - self._written_at < WRITE_EVERY_S:
+        soon = now - self._written_at < WRITE_EVERY_S
+        if progress.phase == self._phase and soon and progress.share < 1:
             return
         self._written_at, self._phase = now, progress.phase
         # A cancel or the reconciler may write between reading and saving; progress can wait for the next line.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -154,9 +155,7 @@ class Reconciler:
             tail = move.failure.log_tail if move.failure else ()
             await tx.jobs.save(fail(job, Reason(move.reason), move.message, now, tail))
         elif move.to is VersionState.DEPLOYED:
-            for phase in _START_PHASES:
-                if phase is Phase.ROUTING or phase not in {line.phase for line in job.logs}:
-                    job = advance(job, phase, _passed(phase, version), now, 1.0)
+            job = _arrive(job, version, Phase.ROUTING, _passed(Phase.ROUTING, version), now, 1.0)
             await tx.jobs.save(succeed(job, f"{version.name} serves", now, self._response(situation, version)))
         else:
             checked = "request, model, engine, quantization and device are in order"
@@ -186,7 +185,8 @@ class Reconciler:
                 sum(1 for replica in own if replica.failure is not None),
             )
             if (told.phase, told.message) != (job.phase, job.message):
-                await tx.jobs.save(advance(job, told.phase, told.message, self._ctx.clock.now(), told.share))
+                now = self._ctx.clock.now()
+                await tx.jobs.save(_arrive(job, version, told.phase, told.message, now, told.share))
 
     def _publish(self, situation: Situation, plan: Plan) -> None:
         """Tell the gateway which replicas serve, in one step; nothing if that is what it knows already."""
@@ -257,6 +257,19 @@ async def _load(store: Store, deployment_id: str) -> Situation:
             replicas=await tx.replicas.of_deployment(deployment_id),
             jobs={job.version_id: job for job in jobs if job.action is Action.DEPLOY and job.version_id},
         )
+
+
+def _arrive(job: Job, version: Version, phase: Phase, message: str, now: datetime, share: float) -> Job:
+    """`job` at a phase of the start. Those before it that were too short to be seen are told, too, in order; what a
+    phase that is over says is that it is over.
+    """
+    if job.logs and job.logs[-1].phase in _START_PHASES and job.logs[-1].phase is not phase:
+        job = advance(job, job.logs[-1].phase, _passed(job.logs[-1].phase, version), now)
+    told = {line.phase for line in job.logs}
+    for earlier in _START_PHASES[: _START_PHASES.index(phase)]:
+        if earlier not in told:
+            job = advance(job, earlier, _passed(earlier, version), now, 1.0)
+    return advance(job, phase, message, now, share)
 
 
 def _passed(phase: Phase, version: Version) -> str:

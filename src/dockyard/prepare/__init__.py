@@ -1,1 +1,1 @@
-"""Preparing models: import, conversion and verification, each run in a process of its own."""
+"""Preparing models: import, conversion, verification and export, each run in a process of its own."""

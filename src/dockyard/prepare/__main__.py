@@ -19,11 +19,13 @@ from dockyard.errors import DockyardError
 from dockyard.prepare.artifacts import ScratchLock
 from dockyard.prepare.faults import explain
 from dockyard.prepare.reporting import Reporter
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, Task, VerifyTask
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Task, VerifyTask
 
 # What is converted was imported; nothing here may ask the network for it.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
+
+_LONGEST_TRACE = 20_000  # characters
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -41,9 +43,12 @@ def main() -> int:
     try:
         reporter.result(_perform(task, reporter))
     except BaseException as error:  # noqa: BLE001 - the last word of the process, whatever went wrong
+        trace = ""
         if not isinstance(error, DockyardError):  # a refusal of ours says all in its message
-            traceback.print_exc()
-        reporter.failure(*explain(error, task))
+            # Standard error is shown to clients, so it has the error only; the stack is for the server's log.
+            sys.stderr.writelines(traceback.format_exception_only(error))
+            trace = traceback.format_exc()[-_LONGEST_TRACE:]
+        reporter.failure(*explain(error, task), trace)
         return 1
     finally:
         if lock:
@@ -66,6 +71,10 @@ def _perform(task: Task, reporter: Reporter) -> Outcome:
             from dockyard.prepare.verify_task import run_verify
 
             return run_verify(task, reporter)
+        case ExportTask():
+            from dockyard.prepare.export_task import run_export
+
+            return run_export(task, reporter)
 
 
 def _take_over_stdout() -> BinaryIO:

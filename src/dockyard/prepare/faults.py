@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from dockyard.errors import DockyardError, Reason
-from dockyard.protocols.preparation import ImportTask, Task
+from dockyard.protocols.preparation import ExportTask, ImportTask, Task
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXT = "no space left on device"
@@ -25,6 +25,8 @@ def explain(error: BaseException, task: Task) -> tuple[Reason, str]:
     if any(isinstance(cause, MemoryError) for cause in chain) or _said(texts, _MEMORY_TEXT):
         return Reason.OUT_OF_MEMORY, "the process ran out of memory; free some on the server, then try again"
     told = f"{type(error).__name__}: {without_paths(str(error))}"[:_LONGEST]
+    if isinstance(task, ExportTask):
+        return Reason.INTERNAL, f"the export stopped with {told}"
     if not isinstance(task, ImportTask):
         return Reason.CONVERSION_FAILED, f"the converter stopped with {told}"
     if isinstance(error, PermissionError):

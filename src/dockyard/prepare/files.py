@@ -59,6 +59,9 @@ class ArtifactFile:
         self._hash.update(data)
         self._file.write(data)
 
+    def tell(self) -> int:
+        return self._file.tell()
+
     def finish(self) -> FileEntry:
         self._file.flush()
         entry = _seal(self._file.fileno(), self.name, self._hash.hexdigest())

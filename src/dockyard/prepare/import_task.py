@@ -41,10 +41,10 @@ def _existing(source: str) -> Path:
         kind_is_known = found.is_dir() or found.is_file()
     except (OSError, RuntimeError) as error:
         raise Failed(
-            f"nothing that can be read is at {source}; check the path", reason=Reason.PATH_NOT_FOUND
+            f"nothing that can be read is at …/{path.name}; check the path", reason=Reason.PATH_NOT_FOUND
         ) from error
     if not kind_is_known:
-        raise _unsupported(source)
+        raise _unsupported(path.name)
     return found
 
 

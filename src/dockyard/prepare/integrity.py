@@ -1,6 +1,6 @@
 """Do stored files still match their manifest: sizes always, digests of files touched since they last matched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -30,10 +30,15 @@ def check_integrity(folder: Path, manifest: Manifest, on_bytes: Callable[[int], 
     """Raise `Failed` (ARTIFACT_CORRUPT), naming the files that differ."""
     damaged = damaged_files(folder, manifest, on_bytes)
     if damaged:
-        raise Failed(
-            f"stored files are absent or differ from their digests: {', '.join(damaged)}; import the model again",
-            reason=Reason.ARTIFACT_CORRUPT,
-        )
+        raise corrupt(damaged)
+
+
+def corrupt(damaged: Iterable[str]) -> Failed:
+    """The error that names the damaged files."""
+    return Failed(
+        f"stored files are absent or differ from their digests: {', '.join(damaged)}; import the model again",
+        reason=Reason.ARTIFACT_CORRUPT,
+    )
 
 
 def _touched(folder: Path, files: tuple[FileEntry, ...] | list[FileEntry]) -> list[FileEntry]:

@@ -11,10 +11,11 @@ from dockyard.protocols.preparation import Outcome, Progress
 
 
 class FailureLine(msgspec.Struct, kw_only=True):
-    """Why a task failed: a member of `errors.Reason` and one sentence."""
+    """Why a task failed: a member of `errors.Reason` and one sentence. `trace` is for the server's log only."""
 
     reason: Reason
     message: str
+    trace: str = ""
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -52,9 +53,9 @@ class Reporter:
         with self._lock:
             self._write(Line(result=outcome))
 
-    def failure(self, reason: Reason, message: str) -> None:
+    def failure(self, reason: Reason, message: str, trace: str = "") -> None:
         with self._lock:
-            self._write(Line(failure=FailureLine(reason=reason, message=message)))
+            self._write(Line(failure=FailureLine(reason=reason, message=message, trace=trace)))
 
     def _write(self, line: Line) -> None:
         self._out.write(msgspec.json.encode(line) + b"\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
 from dockyard.domain.spec import EngineName
@@ -25,13 +26,14 @@ from dockyard.prepare.manifest import converted_key, converter_version
 from dockyard.prepare.reporting import Line, decode_line
 from dockyard.protocols.preparation import Outcome, Progress, Task, VerifyTask
 
+_log = structlog.get_logger()
+
 OnProgress = Callable[[Progress], Awaitable[None]]
 
-# What a replica of the engine imports; `echo` needs nothing.
+# What a replica of the engine imports; `echo` needs nothing. An engine that is not here has no adapter yet.
 _PACKAGES: dict[str, tuple[str, ...]] = {
     EngineName.TRANSFORMERS: ("torch", "transformers"),
     EngineName.CTRANSLATE2: ("ctranslate2",),
-    EngineName.VLLM: ("vllm",),
     EngineName.ECHO: (),
 }
 
@@ -131,6 +133,8 @@ async def _converse(process: Process, task: Task, on_progress: OnProgress) -> Ou
     finally:
         reading.cancel()
     if last and last.failure:
+        if last.failure.trace:
+            _log.error("a prepare process failed", reason=last.failure.reason, trace=last.failure.trace)
         raise Failed(last.failure.message, reason=last.failure.reason, log_tail=tail.lines)
     raise _silent_end(await process.wait(), tail.lines)
 

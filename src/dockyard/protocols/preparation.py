@@ -35,7 +35,21 @@ class VerifyTask(msgspec.Struct, kw_only=True, tag_field="task", tag="verify"):
     artifacts_dir: str
 
 
-Task = ImportTask | ConvertTask | VerifyTask
+class ExportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="export"):
+    """Pack the files of the artifact `source_key`, with `deploy_config` as `deployconfig.json`, into the tar `archive`.
+
+    Everything in it lies below one folder, `folder`. `archive` is on the file system of `scratch_dir`.
+    """
+
+    source_key: str
+    folder: str
+    deploy_config: dict[str, Any]
+    archive: str
+    artifacts_dir: str
+    scratch_dir: str
+
+
+Task = ImportTask | ConvertTask | VerifyTask | ExportTask
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -47,12 +61,16 @@ class Progress(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What was made: the artifact's key and size; for an import the model card (`ModelCard` as a JSON object)."""
+    """What was made: the artifact's key and size; for an import the model card (`ModelCard` as a JSON object).
+
+    Of an export, size and SHA-256 are the archive's and the key is that of the artifact in it.
+    """
 
     key: str
     size_bytes: int
     reused: bool = False
     card: dict[str, Any] | None = None
+    sha256: str | None = None
 
 
 class Preparer(Protocol):

@@ -9,6 +9,7 @@ from dockyard.domain.devices import Host
 from dockyard.protocols.fleet import Fleet
 from dockyard.protocols.preparation import Preparer
 from dockyard.protocols.routing import Router
+from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
 from dockyard.store.database import Store
 
@@ -38,6 +39,7 @@ class Context:
     fleet: Fleet
     router: Router
     keyring: LiveKeyring
+    downloads: Downloads
     host: Callable[[], Host]
     policy: Policy
     wake: Callable[[], None]

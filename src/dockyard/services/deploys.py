@@ -9,11 +9,12 @@ from dockyard.domain.event import Event
 from dockyard.domain.fit import MemoryNeed, fit_device, host_need, in_gib, replicas_that_fit
 from dockyard.domain.ids import new_id
 from dockyard.domain.job import Action, Job
-from dockyard.domain.lifecycle import ModelState, VersionState
+from dockyard.domain.lifecycle import VersionState
 from dockyard.domain.model import Model
 from dockyard.domain.spec import DeploySpec, EngineName, ModelType
 from dockyard.errors import Conflict, DockyardError, Invalid, NotFound, Problem, Reason
 from dockyard.services.context import Context
+from dockyard.services.models import check_ready
 from dockyard.store.transaction import Transaction
 
 
@@ -119,8 +120,7 @@ async def undeploy_model(ctx: Context, model_id: str, name: str | None, actor: s
 
 async def _plan(ctx: Context, tx: Transaction, model_id: str, wish: DeployWish) -> DeployPlan:
     model = await tx.models.get(model_id)
-    if model.state is not ModelState.READY or model.card is None:
-        raise Conflict(_not_ready(model), reason=Reason.MODEL_NOT_READY)
+    check_ready(model, "deploy")
     deployment = await _find_deployment(tx, model_id, wish.name)
     if deployment is not None:
         await _check_no_open_job(tx, deployment)
@@ -201,7 +201,8 @@ def _check_installed(ctx: Context, engine: EngineName) -> None:
     if ctx.preparer.installed(engine):
         return
     how = (
-        "vLLM needs a Python environment of its own, which this release cannot use yet; choose ctranslate2 or none"
+        "it installs by `pip install 'dockyard[vllm]'` into an environment of its own, from the release on that has "
+        "the engine, which this one has not; until then choose ctranslate2, or no optimization"
         if engine is EngineName.VLLM
         else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
     )
@@ -282,17 +283,12 @@ async def _is_live(tx: Transaction, deployment: Deployment) -> bool:
 async def _check_no_open_job(tx: Transaction, deployment: Deployment) -> None:
     for job in await tx.jobs.in_progress():
         if deployment.deployment_id in (job.deployment_id, *job.request.get("deployments", ())):
+            what_then = "wait for its end" if job.action is Action.UNDEPLOY else "wait for its end or cancel it"
             raise Conflict(
-                f"{deployment.name} has {job.action} {job.job_id} in progress; wait for its end or cancel it",
+                f"{deployment.name} has {job.action} {job.job_id} in progress; {what_then}",
                 reason=Reason.JOB_IN_PROGRESS,
                 field="name",
             )
-
-
-def _not_ready(model: Model) -> str:
-    if model.state is ModelState.FAILED:
-        return f"the import of {model.name} failed ({model.reason}): {model.message}; import it again"
-    return f"{model.name} is {model.state}; deploy it once it is Ready to Deploy"
 
 
 def _event(

@@ -33,6 +33,7 @@ async def change_app(
     """Rename an app or give it other scopes; its keys have them at once. Raises `Forbidden` as `create_app` does."""
     _check_granted(scopes or (), granted_by)
     async with ctx.store.transaction() as tx:
+        before = await _grantable(tx)
         app = await tx.apps.get(app_id)
         app = await tx.apps.save(
             replace(
@@ -41,7 +42,7 @@ async def change_app(
                 scopes=app.scopes if scopes is None else tuple(dict.fromkeys(scopes)),
             )
         )
-        await _keep_a_way_in(tx)
+        await _keep_a_way_in(tx, before)
     await ctx.keyring.refresh()
     return app
 
@@ -49,9 +50,10 @@ async def change_app(
 async def delete_app(ctx: Context, app_id: str) -> None:
     """Delete an app with all its keys, which are refused from then on."""
     async with ctx.store.transaction() as tx:
+        before = await _grantable(tx)
         app = await tx.apps.get(app_id)
         await tx.apps.delete(app.app_id)
-        await _keep_a_way_in(tx)
+        await _keep_a_way_in(tx, before)
     await ctx.keyring.refresh()
 
 
@@ -102,24 +104,23 @@ async def list_keys(
 async def revoke_key(ctx: Context, key_id: str, *, app_id: str | None = None, deployment_id: str | None = None) -> None:
     """Revoke a key of that app or deployment. It is refused as soon as this returns."""
     async with ctx.store.transaction() as tx:
+        before = await _grantable(tx)
         key = await tx.keys.get(key_id)
         if key.app_id != app_id or key.deployment_id != deployment_id or key.revoked_at is not None:
             raise NotFound(f"there is no key {key_id} here")
         await tx.keys.save(replace(key, revoked_at=ctx.clock.now()))
-        await _keep_a_way_in(tx)
+        await _keep_a_way_in(tx, before)
     await ctx.keyring.refresh()
 
 
-async def ensure_admin_key(ctx: Context, secret: str) -> None:
-    """Make `secret` a key with every scope, if it is not known yet."""
+async def ensure_admin_key(ctx: Context, secret: str) -> bool:
+    """Make `secret` a key with every scope, if it is not known yet. False: it was revoked, and stays so."""
     digest = digest_of(secret)
     now = ctx.clock.now()
     async with ctx.store.transaction() as tx:
         known = await tx.keys.with_digest(digest)
-        if known is not None and known.revoked_at is None:
-            return
         if known is not None:
-            raise Conflict("the admin key was revoked; remove the file admin-key to get a new one")
+            return known.revoked_at is None
         app = App(app_id=new_id("app"), name=ADMIN_APP, scopes=tuple(Scope), created_at=now)
         await tx.apps.add(app)
         await tx.keys.add(
@@ -133,6 +134,7 @@ async def ensure_admin_key(ctx: Context, secret: str) -> None:
             )
         )
     await ctx.keyring.refresh()
+    return True
 
 
 def _check_granted(scopes: Sequence[Scope], granted_by: frozenset[Scope]) -> None:
@@ -144,10 +146,19 @@ def _check_granted(scopes: Sequence[Scope], granted_by: frozenset[Scope]) -> Non
         )
 
 
-async def _keep_a_way_in(tx: Transaction) -> None:
-    """Refuse a change after which no key could manage keys any more: nobody could ever mend it."""
-    if not any(Scope.MANAGE_KEYS in scopes for _, scopes in await tx.keys.all_active()):
+async def _grantable(tx: Transaction) -> frozenset[Scope]:
+    """The scopes that somebody can hand out: those beside 'Manage Keys' on a key."""
+    managing = (scopes for _, scopes in await tx.keys.all_active() if Scope.MANAGE_KEYS in scopes)
+    return frozenset(scope for scopes in managing for scope in scopes)
+
+
+async def _keep_a_way_in(tx: Transaction, before: frozenset[Scope]) -> None:
+    """Refuse a change after which nobody could hand out a scope that somebody could `before`: nobody could mend it."""
+    lost = before - await _grantable(tx)
+    if lost:
+        named = ", ".join(repr(scope.value) for scope in Scope if scope in lost)
         raise Conflict(
-            "after this no key would have the scope 'Manage Keys'; give another app that scope and a key first",
+            f"after this no key could hand out {named}; give another app 'Manage Keys' with the same scopes and a key "
+            "first",
             reason=Reason.MISSING_SCOPE,
         )

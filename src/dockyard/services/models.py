@@ -9,7 +9,7 @@ from dockyard.domain.job import Action, Job
 from dockyard.domain.lifecycle import ModelState
 from dockyard.domain.model import Model
 from dockyard.domain.spec import ModelType
-from dockyard.errors import Conflict, Invalid, Reason
+from dockyard.errors import Conflict, Invalid, NotFound, Reason
 from dockyard.services.context import Context, Policy
 from dockyard.store.paging import Page
 from dockyard.store.transaction import Transaction
@@ -37,7 +37,7 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
         model_id=new_id("cm"),
         name=wish.name,
         model_type=wish.model_type,
-        source={"path": str(source)},
+        source={"path": str(source), "given": wish.path},
         created_at=now,
         modified_at=now,
         base_model_id=wish.base_model_id,
@@ -52,7 +52,7 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
     )
     async with ctx.store.transaction() as tx:
         if wish.base_model_id is not None:
-            await tx.models.get(wish.base_model_id)
+            await _check_base(tx, wish.base_model_id)
         await tx.models.add(model)
         await tx.jobs.add(job)
         await tx.events.add(
@@ -82,6 +82,17 @@ async def list_models(ctx: Context, limit: int, cursor: str | None, state: Model
         return await tx.models.page(limit, cursor, state=state)
 
 
+def check_ready(model: Model, verb: str) -> None:
+    """Raise `Conflict` (MODEL_NOT_READY) for a model whose files are not there yet, or never will be."""
+    if model.state is ModelState.READY and model.card is not None:
+        return
+    if model.state is ModelState.FAILED:
+        told = f"the import of {model.name} failed ({model.reason}): {model.message}; import it again"
+    else:
+        told = f"{model.name} is {model.state}; {verb} it once it is {ModelState.READY}"
+    raise Conflict(told, reason=Reason.MODEL_NOT_READY)
+
+
 async def delete_model(ctx: Context, model_id: str) -> int:
     """Delete a model that nothing serves, with its undeployed deployments. Returns the bytes freed on disk.
 
@@ -99,6 +110,7 @@ async def delete_model(ctx: Context, model_id: str) -> int:
             raise Conflict(
                 f"{model.name} is deployed as {', '.join(live)}; undeploy it first", reason=Reason.STILL_DEPLOYED
             )
+        await _check_not_exporting(tx, model)
         await tx.models.delete(model_id)
         orphans = await _orphaned_artifacts(tx, model.artifact_key)
         for key in orphans:
@@ -107,11 +119,27 @@ async def delete_model(ctx: Context, model_id: str) -> int:
     return sum([await ctx.preparer.discard(key) for key in orphans])
 
 
+async def _check_not_exporting(tx: Transaction, model: Model) -> None:
+    for job in await tx.jobs.in_progress():
+        if job.action is Action.EXPORT and job.model_id == model.model_id:
+            raise Conflict(
+                f"{model.name} has {job.action} {job.job_id} in progress; wait for its end or cancel it",
+                reason=Reason.JOB_IN_PROGRESS,
+            )
+
+
 async def _orphaned_artifacts(tx: Transaction, key: str | None) -> list[str]:
     """The artifact `key` and what was made from it, if no model is left that uses it."""
     if key is None or await tx.models.by_artifact(key):
         return []
     return [key, *(artifact.key for artifact in await tx.artifacts.derived_from(key))]
+
+
+async def _check_base(tx: Transaction, base_model_id: str) -> None:
+    try:
+        await tx.models.get(base_model_id)
+    except NotFound as error:
+        raise NotFound(f"baseModelId: {error.message}", field="baseModelId") from error
 
 
 def _readable(path: str, policy: Policy) -> Path:

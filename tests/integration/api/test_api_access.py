@@ -7,8 +7,10 @@ from tests.integration.api_rig import BASE, ApiRig, message, problems, published
 
 from dockyard.api.app import endpoints
 from dockyard.domain.access import Scope, new_key
+from dockyard.services.keys import ensure_admin_key
 
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
+# The link of a download is signed, which stands in for the key.
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", f"{BASE}/downloads/{{dockStatusId}}"}
 ROUTES = [(method, path, route) for path, route in endpoints() for method in sorted(route.methods or ())]
 
 
@@ -110,6 +112,42 @@ async def test_the_last_way_in_stays_open(rig: ApiRig) -> None:
     reply = await rig.client.delete(f"{BASE}/apps/{app['appId']}")
     assert (reply.status_code, problems(reply)) == (409, [(None, "MISSING_SCOPE")])
     assert (await rig.client.get(f"{BASE}/apps")).status_code == 200
+
+
+async def test_a_key_that_manages_keys_cannot_take_the_last_scope_away(rig: ApiRig) -> None:
+    """What no key can hand out any more, nobody could ever have again."""
+    [app] = (await rig.client.get(f"{BASE}/apps")).json()["apps"]
+    [key] = await _keys_of(rig, app["appId"])
+    mine = {"x-api-key": await rig.key_with([Scope.MANAGE_KEYS, Scope.VIEW])}
+    url = f"{BASE}/apps/{app['appId']}"
+    refused = [
+        await rig.client.delete(url, headers=mine),
+        await rig.client.delete(f"{url}/keys/{key}", headers=mine),
+        await rig.client.patch(url, headers=mine, json={"scopes": ["Manage Keys", "View"]}),
+        await rig.client.patch(url, headers=mine, json={"scopes": ["View"]}),
+    ]
+    for reply in refused:
+        assert (reply.status_code, problems(reply)) == (409, [(None, "MISSING_SCOPE")])
+        assert "'Deploy Model'" in message(reply)
+        assert "'View'" not in message(reply)
+    assert await _keys_of(rig, app["appId"]) == [key]
+    await rig.key_with(Scope)
+    assert (await rig.client.delete(url, headers=mine)).status_code == 200
+
+
+async def test_a_management_key_that_was_revoked_is_not_brought_back(rig: ApiRig) -> None:
+    secret = new_key()
+    assert await ensure_admin_key(rig.ctx, secret)
+    assert await ensure_admin_key(rig.ctx, secret)
+    [app] = [app for app in (await rig.client.get(f"{BASE}/apps")).json()["apps"] if app["name"] == "admin"]
+    [key] = await _keys_of(rig, app["appId"])
+    assert (await rig.client.delete(f"{BASE}/apps/{app['appId']}/keys/{key}")).status_code == 200
+    assert not await ensure_admin_key(rig.ctx, secret)
+    assert rig.ctx.keyring.find(secret) is None
+
+
+async def _keys_of(rig: ApiRig, app_id: str) -> list[str]:
+    return [key["keyId"] for key in (await rig.client.get(f"{BASE}/apps/{app_id}/keys")).json()["keys"]]
 
 
 async def test_inference_keys_of_a_deployment(rig: ApiRig) -> None:

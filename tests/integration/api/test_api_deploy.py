@@ -84,6 +84,16 @@ async def test_unknown_fields_are_warnings_in_the_reply_and_on_the_job(rig: ApiR
     assert status.json()["warnings"] == expected
 
 
+async def test_unknown_parameters_are_warnings_too(rig: ApiRig) -> None:
+    model = await rig.ready_model()
+    reply = await rig.deploy(model, "modelType=openSource&dryrun=true&x=1", isDeployedPreviously=False)
+    expected = ["unknown parameter 'dryrun' was ignored; did you mean 'dryRun'?", "unknown parameter 'x' was ignored"]
+    assert reply.json()["warnings"] == expected
+    await rig.deployed(model, "Flan T5")
+    reply = await rig.client.post(f"{BASE}/models/{model.model_id}/undeploy?nmae=other&name=Flan%20T5")
+    assert reply.json()["warnings"] == ["unknown parameter 'nmae' was ignored; did you mean 'name'?"]
+
+
 async def test_very_many_unknown_fields_are_counted(rig: ApiRig) -> None:
     unknown: dict[str, Any] = {f"?{n}": n for n in range(500)}
     reply = await rig.deploy(await rig.ready_model(), "modelType=openSource", isDeployedPreviously=False, **unknown)
@@ -180,6 +190,16 @@ async def test_a_second_deploy_at_once_conflicts(rig: ApiRig) -> None:
     assert (await rig.deploy(model)).status_code == 200
     reply = await rig.deploy(model)
     assert (reply.status_code, problems(reply)) == (409, [("name", "JOB_IN_PROGRESS")])
+
+
+async def test_an_undeploy_in_progress_is_waited_for(rig: ApiRig) -> None:
+    """It cannot be cancelled, so nobody is told to."""
+    model = await rig.ready_model()
+    await rig.deployed(model, "Flan T5")
+    assert (await rig.client.post(f"{BASE}/models/{model.model_id}/undeploy")).status_code == 200
+    reply = await rig.deploy(model, name="Flan T5")
+    assert (reply.status_code, problems(reply)) == (409, [("name", "JOB_IN_PROGRESS")])
+    assert message(reply).endswith("in progress; wait for its end")
 
 
 async def test_undeploy(rig: ApiRig) -> None:

@@ -61,7 +61,18 @@ async def test_an_import_from_outside_the_roots_and_of_an_unknown_base(tmp_path:
         (tmp_path / "models").mkdir()
         inside = {**body, "source": {"path": str(tmp_path / "models")}, "baseModelId": "cm-0"}
         reply = await rig.client.post(f"{BASE}/models", json=inside)
-        assert (reply.status_code, problems(reply)) == (404, [(None, "NOT_FOUND")])
+        assert (reply.status_code, problems(reply)) == (404, [("baseModelId", "NOT_FOUND")])
+
+
+async def test_a_model_reads_as_it_was_named_whatever_the_servers_links_lead_to(rig: ApiRig, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "secret")
+    body = {"name": "a", "modelType": "fineTune", "source": {"path": str(tmp_path / "model")}}
+    model_id = (await rig.client.post(f"{BASE}/models", json=body)).json()["modelId"]
+    for url in (f"{BASE}/models/{model_id}", f"{BASE}/models"):
+        reply = await rig.client.get(url)
+        assert "secret" not in reply.text
+        assert str(tmp_path / "model") in reply.text
 
 
 async def test_models(rig: ApiRig) -> None:
@@ -198,6 +209,7 @@ async def test_replicas_and_logs(rig: ApiRig) -> None:
                 "version": 1,
                 "running": 0,
                 "waiting": 0,
+                "largestBatch": 0,
                 "startedOn": None,
                 "readyOn": None,
                 "timings": {"spawnMs": 3.0, "importMs": None, "loadMs": None, "warmUpMs": None},

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dockyard.clock import SystemClock
@@ -15,14 +16,17 @@ from dockyard.domain.model import Artifact, Model
 from dockyard.domain.spec import DeploySpec, EngineName, HyperParameters, ModelType, Scaling
 from dockyard.errors import DockyardError
 from dockyard.fleets.fake import FakeFleet, FakeMachine
+from dockyard.loops.exports import Exports
+from dockyard.loops.prepare_jobs import PrepareJobs
 from dockyard.loops.preparing import Preparations
 from dockyard.loops.reconcile import Reconciler
 from dockyard.loops.replicas import Replicas
 from dockyard.protocols.fleet import RunningReplica
-from dockyard.protocols.preparation import ConvertTask, Outcome, Progress, Task
+from dockyard.protocols.preparation import ConvertTask, ExportTask, Outcome, Progress, Task
 from dockyard.protocols.routing import Route
 from dockyard.services.context import Context, Policy
 from dockyard.services.deploys import DeployWish
+from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
 from dockyard.store.database import Store
 from dockyard.store.transaction import Transaction
@@ -47,30 +51,40 @@ class Died(BaseException):
 
 
 class CrashingStore(Store):
-    """A store whose server dies right after the n-th commit; with 0 it never does."""
+    """A store whose server dies right after the n-th commit, and stays dead; with 0 it never does."""
 
     def __init__(self, url: str, die_after: int = 0) -> None:
         super().__init__(url)
-        self._left = die_after
+        self._left = die_after or None
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        async with super().transaction() as tx:
-            yield tx
-        self._left -= 1
         if self._left == 0:
             raise Died
+        async with super().transaction() as tx:
+            yield tx
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise Died
 
 
 class FakePreparer:
-    """Makes artifacts in no time. `artifacts` outlives the server; `refusal` is raised instead."""
+    """Makes artifacts and archives in no time. `artifacts` outlives the server; `refusal` is raised instead.
+
+    With `held` set an export waits for it, half done.
+    """
 
     def __init__(self, artifacts: set[str]) -> None:
         self.artifacts = artifacts
         self.refusal: DockyardError | None = None
         self.discarded: list[str] = []
+        self.held: asyncio.Event | None = None
+        self.halfway = asyncio.Event()
 
     async def run(self, task: Task, on_progress: Callable[[Progress], Awaitable[None]]) -> Outcome:
+        if isinstance(task, ExportTask):
+            return await self._export(task, on_progress)
         assert isinstance(task, ConvertTask)
         await on_progress(Progress(phase="OPTIMIZING", share=0.5, message="half way"))
         if self.refusal is not None:
@@ -78,6 +92,17 @@ class FakePreparer:
         key = self._key(task.source_key, task.engine, task.quantization)
         self.artifacts.add(key)
         return Outcome(key=key, size_bytes=10)
+
+    async def _export(self, task: ExportTask, on_progress: Callable[[Progress], Awaitable[None]]) -> Outcome:
+        await on_progress(Progress(phase="COPYING", share=0.5, message="half way"))
+        self.halfway.set()
+        if self.held is not None:
+            await self.held.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        Path(task.archive).parent.mkdir(exist_ok=True)
+        Path(task.archive).write_text("an archive")
+        return Outcome(key=task.source_key, size_bytes=10, sha256="0" * 64)
 
     def cached(self, source_key: str, engine: str, quantization: str) -> str | None:
         key = self._key(source_key, engine, quantization)
@@ -129,11 +154,13 @@ class Stage:
     reconciler: Reconciler
     replicas: Replicas
     preparations: Preparations
+    prepare_jobs: PrepareJobs
     host: Host
 
     async def round(self) -> None:
-        """One round of the reconciler, and everything that it began in the background."""
+        """One round of the loops, and everything that they began in the background."""
         await self.reconciler.work()
+        await self.prepare_jobs.work()
         await self.quiet()
 
     async def settle(self) -> None:
@@ -142,7 +169,7 @@ class Stage:
             await self.round()
 
     async def quiet(self) -> None:
-        background = ("stop ", "drain ", "prepare ")
+        background = ("stop ", "drain ", "prepare ", "export ")
         await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name().startswith(background)))
 
 
@@ -183,7 +210,7 @@ async def ready_model(stage: Stage, name: str = "m") -> Model:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(world: Any, store: Store) -> AsyncIterator[Stage]:
+async def open_stage(world: Any, store: Store, exports: Path = Path("/exports")) -> AsyncIterator[Stage]:
     """A server on `world` (its url, machine and artifacts). On leaving, its replicas run on, as after kill -9."""
     await store.open()
     clock = SystemClock()
@@ -198,13 +225,15 @@ async def open_stage(world: Any, store: Store) -> AsyncIterator[Stage]:
         fleet=fleet,
         router=router,
         keyring=LiveKeyring(store, clock),
+        downloads=Downloads(exports, b"secret", "http://test"),
         host=lambda: stage.host,
         policy=Policy(),
         wake=lambda: None,
     )
+    prepare_jobs = PrepareJobs(ctx, "stage", [Exports(ctx, "/artifacts", "/scratch")])
     preparations, replicas = Preparations(ctx, "/artifacts", "/scratch"), Replicas(ctx, threads=None)
     reconciler = Reconciler(ctx, preparations, replicas, "http://test")
-    stage = Stage(ctx, fleet, preparer, router, reconciler, replicas, preparations, host)
+    stage = Stage(ctx, fleet, preparer, router, reconciler, replicas, preparations, prepare_jobs, host)
     async with store.reading() as tx:
         known = [
             RunningReplica(
@@ -221,6 +250,7 @@ async def open_stage(world: Any, store: Store) -> AsyncIterator[Stage]:
     try:
         yield stage
     finally:
+        await prepare_jobs.close()
         await preparations.close()
         await replicas.close()
         await store.close()

@@ -11,6 +11,7 @@ from dockyard.domain.lifecycle import DeploymentState, JobStatus, VersionState
 from dockyard.domain.model import Model
 from dockyard.domain.spec import EngineName, ModelType, Quantization
 from dockyard.errors import Conflict, DockyardError, Failed, Invalid, Reason
+from dockyard.protocols.generation import ReplicaPhase
 from dockyard.services.deployments import get_deployment, list_deployments
 from dockyard.services.deploys import deploy_model, plan_deploy, rollback, undeploy_model
 from dockyard.services.jobs import cancel_job, get_job
@@ -47,6 +48,24 @@ async def test_a_failed_redeploy_leaves_the_old_version_serving(stage: Stage) ->
     view = await get_deployment(stage.ctx, first.deployment_id or "")
     assert view.state is DeploymentState.DEPLOYED
     assert [version.state for version in view.versions] == [VersionState.DEPLOYED, VersionState.FAILED]
+
+
+@pytest.mark.parametrize("seen", [(), ("loading",), ("warming_up",), ("loading", "warming_up")])
+async def test_the_status_logs_tell_every_phase_in_order_however_few_were_seen(
+    stage: Stage, seen: tuple[ReplicaPhase, ...]
+) -> None:
+    stage.fleet.auto_ready = False
+    job = await deploy_model(stage.ctx, (await ready_model(stage)).model_id, a_wish(), "test")
+    await stage.settle()
+    (replica,) = stage.fleet.machine.running
+    for phase in seen:
+        stage.fleet.report(replica, phase)
+        await stage.round()
+    stage.fleet.make_ready(replica, capacity=1)
+    ended = await settled(stage, job)
+    phases = ["VALIDATING", "PROVISIONING", "LOADING", "WARMING_UP", "ROUTING", "DONE"]
+    assert [line.phase for line in ended.logs] == phases
+    assert not [line.message for line in ended.logs if "0 of 1" in line.message]
 
 
 async def test_a_redeploy_switches_the_route_and_stops_the_old_replica(stage: Stage) -> None:

@@ -132,6 +132,42 @@ async def test_after_a_batch_the_next_waits_for_as_many_rows() -> None:
     cohorts.close()
 
 
+async def test_after_a_batch_the_next_waits_for_all_who_were_here_together() -> None:
+    """One started alone and three came meanwhile: without waiting for the first, batches of three and one in turn."""
+    steps = Steps()
+    cohorts = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda _: None, linger_s=3600)
+    first = cohorts.submit(row(0))
+    await steps.until_started()
+    for name in (1, 2, 3):
+        cohorts.submit(row(name))
+    steps.finish()
+    assert await ids(first) == []
+    await asyncio.sleep(0)
+    assert cohorts.waiting == 3
+    cohorts.submit(row(4))
+    await steps.until_started()
+    assert steps.batches == [[0], [1, 2, 3, 4]]
+    steps.finish()
+    cohorts.close()
+
+
+async def test_nobody_waits_for_rows_that_cannot_join() -> None:
+    """An hour's linger again: the next row has other parameters than those that may come back."""
+    steps = Steps()
+    cohorts = Cohorts(
+        steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda row: row.sampling, linger_s=3600
+    )
+    for name in (0, 1):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    cohorts.submit(row(2, temperature=1.0))
+    steps.finish()
+    await steps.until_started()
+    assert steps.batches == [[0, 1], [2]]
+    steps.finish()
+    cohorts.close()
+
+
 async def test_lingering_ends_by_itself(cohorts: Cohorts, steps: Steps) -> None:
     """Two rows, then one that comes back alone."""
     for name in (0, 1):

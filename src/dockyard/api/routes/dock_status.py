@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from dockyard.api.access import needs
+from dockyard.api.access import Caller, needs
 from dockyard.api.route import Ctx, Route
 from dockyard.api.wire.dock_status import DockStatusesOut, DockStatusOut
 from dockyard.api.wire.fields import OneOf
@@ -21,6 +21,7 @@ router = APIRouter(route_class=Route, tags=["Dock status"])
 )
 async def index(
     ctx: Ctx,
+    caller: Caller,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     model_id: Annotated[str | None, Query(alias="modelId", description="Only the work on this model.")] = None,
@@ -29,16 +30,18 @@ async def index(
     """Newest first."""
     page = await list_jobs(ctx, limit, cursor, model_id, status)
     return DockStatusesOut(
-        dock_statuses=tuple(DockStatusOut.of(job) for job in page.items), total=page.total, next_cursor=page.next_cursor
+        dock_statuses=tuple(DockStatusOut.of(job, caller.scopes) for job in page.items),
+        total=page.total,
+        next_cursor=page.next_cursor,
     )
 
 
 @router.get(
     "/dock-status/{dockStatusId}", summary="Get dock status", operation_id="getDockStatus", dependencies=[needs(None)]
 )
-async def show(ctx: Ctx, dock_status_id: DockStatusId) -> DockStatusOut:
+async def show(ctx: Ctx, caller: Caller, dock_status_id: DockStatusId) -> DockStatusOut:
     """How far the work is. Any key of an API app may ask."""
-    return DockStatusOut.of(await get_job(ctx, dock_status_id))
+    return DockStatusOut.of(await get_job(ctx, dock_status_id), caller.scopes)
 
 
 @router.post(
@@ -48,6 +51,6 @@ async def show(ctx: Ctx, dock_status_id: DockStatusId) -> DockStatusOut:
     dependencies=[needs(Scope.DEPLOY)],
     responses={409: {}},
 )
-async def cancel(ctx: Ctx, dock_status_id: DockStatusId) -> DockStatusOut:
-    """Ask for the end of a deploy or an import: it goes to FAILED with CANCELLED. Asking twice is fine."""
-    return DockStatusOut.of(await cancel_job(ctx, dock_status_id))
+async def cancel(ctx: Ctx, caller: Caller, dock_status_id: DockStatusId) -> DockStatusOut:
+    """Ask for the end of a deploy, an import or an export: it goes to FAILED with CANCELLED. Asking twice is fine."""
+    return DockStatusOut.of(await cancel_job(ctx, dock_status_id), caller.scopes)

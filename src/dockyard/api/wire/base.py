@@ -1,6 +1,6 @@
 """What all bodies and replies share: camelCase, unknown fields that become warnings, null for an optional field."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -65,10 +65,14 @@ def unknown_fields(body: WireIn) -> tuple[str, ...]:
     """A warning for each field that nobody reads, with the known one that it resembles."""
     everywhere = {name.lower(): place for name, place in _places(type(body), "")}
     found = list(_unknown(body, ""))
-    warnings = tuple(_warning(unknown, everywhere) for unknown in found[:MOST_WARNINGS])
-    if len(found) > MOST_WARNINGS:
-        return (*warnings, f"{len(found) - MOST_WARNINGS} more unknown fields were ignored")
-    return warnings
+    return _warnings("field", found, everywhere)
+
+
+def unknown_parameters(sent: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The same for the names in a query string: `?dryrun=true` is no dry run, and its sender should hear of it."""
+    known = tuple(known)
+    found = [_Unknown("", shortened(printable(name)), known) for name in dict.fromkeys(sent) if name not in known]
+    return _warnings("parameter", found, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,15 @@ def _unknown(body: WireIn, path: str) -> Iterator[_Unknown]:
             yield from _unknown(value, f"{path}{field.alias}.")
 
 
-def _warning(unknown: _Unknown, everywhere: dict[str, str]) -> str:
-    warning = f"unknown field '{unknown.path}{unknown.name}' was ignored"
+def _warnings(kind: str, found: Sequence[_Unknown], everywhere: dict[str, str]) -> tuple[str, ...]:
+    warnings = tuple(_warning(kind, unknown, everywhere) for unknown in found[:MOST_WARNINGS])
+    if len(found) > MOST_WARNINGS:
+        return (*warnings, f"{len(found) - MOST_WARNINGS} more unknown {kind}s were ignored")
+    return warnings
+
+
+def _warning(kind: str, unknown: _Unknown, everywhere: dict[str, str]) -> str:
+    warning = f"unknown {kind} '{unknown.path}{unknown.name}' was ignored"
     by_lower = {name.lower(): name for name in unknown.known}
     close = get_close_matches(unknown.name.lower(), by_lower, n=1, cutoff=0.7)
     meant = by_lower[close[0]] if close else everywhere.get(unknown.name.lower())

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dockyard.api.wire.base import Warnings, WireIn, WireOut
-from dockyard.api.wire.fields import Flag, Integer, Items, Number, OneOf, Text, refused
+from dockyard.api.wire.fields import Flag, Ignored, Integer, Items, Number, OneOf, Text, refused, shown
 from dockyard.api.wire.parameters import ParametersOut
 from dockyard.domain import spec
 from dockyard.domain.compatibility import check_quantization
@@ -114,6 +114,9 @@ class DeployIn(WireIn):
     scaling_parameters: ScalingIn | None = None
     device_type: Annotated[str, OneOf(DEVICES.keys())] = Field(description="The device that each replica gets.")
     optimization_info: OptimizationIn | None = None
+    model_type: Annotated[Any, Ignored()] = Field(
+        default=None, description="Informational, as `deployconfig.json` of an export has it: the query counts."
+    )
     is_deployed_previously: Annotated[bool, Flag()] | None = Field(
         default=None, description="Informational: the server knows by itself, and warns when it knows otherwise."
     )
@@ -127,6 +130,9 @@ class DeployIn(WireIn):
         hyper = self.hyper_parameters
         optimization = self.optimization_info or OptimizationIn()
         before = self.is_deployed_previously
+        if self.model_type not in (None, model_type):
+            told = f"modelType is {shown(self.model_type)} in the body and {model_type} in the query; the query counts"
+            warnings = (*warnings, told)
         return DeployWish(
             name=self.name,
             model_type=model_type,

@@ -1,10 +1,12 @@
 """The dock status: a job as a client watches it."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
 
 from dockyard.api.wire.base import Listing, Moment, WireOut
+from dockyard.domain.access import Scope
 from dockyard.domain.job import Action, Job, Phase, PhaseLog
 from dockyard.domain.lifecycle import JobStatus
 from dockyard.errors import Reason
@@ -47,12 +49,16 @@ class DockStatusOut(WireOut):
     deployment_name: str | None
     deployment_version: int | None
     warnings: tuple[str, ...]
-    response: dict[str, Any] | None = Field(description="What the job made; of a deploy the endpoint and what runs.")
+    response: dict[str, Any] | None = Field(
+        description="What the job made; of a deploy the endpoint and what runs, of an export `downloadUrl` (null for a "
+        "key without the scope *Export Model*), `expiresOn`, `sizeBytes` and `sha256`."
+    )
     created_on: Moment
     l_mod: Moment
 
     @classmethod
-    def of(cls, job: Job) -> "DockStatusOut":
+    def of(cls, job: Job, scopes: Collection[Scope]) -> "DockStatusOut":
+        """As a key with `scopes` may see it."""
         return cls(
             id=job.job_id,
             dock_status_id=job.job_id,
@@ -69,10 +75,17 @@ class DockStatusOut(WireOut):
             deployment_name=job.deployment_name,
             deployment_version=job.deployment_version,
             warnings=job.warnings,
-            response=job.response,
+            response=_visible(job.response, scopes),
             created_on=job.created_at,
             l_mod=job.modified_at,
         )
+
+
+def _visible(response: dict[str, Any] | None, scopes: Collection[Scope]) -> dict[str, Any] | None:
+    """A download link needs no key, so who may not export is not shown it."""
+    if response is None or "downloadUrl" not in response or Scope.EXPORT in scopes:
+        return response
+    return {**response, "downloadUrl": None}
 
 
 class DockStatusesOut(Listing):

@@ -91,7 +91,7 @@ class ModelOut(WireOut):
     name: str
     model_type: ModelType
     state: ModelState
-    source: dict[str, str]
+    source: dict[str, str] = Field(description="Where it came from, as the import named it.")
     base_model_id: str | None
     size_bytes: int
     card: CardOut | None = Field(description="null until the files were looked at.")
@@ -107,7 +107,7 @@ class ModelOut(WireOut):
             name=model.name,
             model_type=model.model_type,
             state=model.state,
-            source=model.source,
+            source=_as_named(model.source),
             base_model_id=model.base_model_id,
             size_bytes=model.size_bytes,
             card=some(model.card, CardOut.of),
@@ -116,6 +116,12 @@ class ModelOut(WireOut):
             created_on=model.created_at,
             l_mod=model.modified_at,
         )
+
+
+def _as_named(source: dict[str, str]) -> dict[str, str]:
+    """Without where the server's own links led: `path` as the client wrote it."""
+    told = {name: value for name, value in source.items() if name != "given"}
+    return {**told, "path": source["given"]} if "given" in source else told
 
 
 class ModelsOut(Listing):
