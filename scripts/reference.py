@@ -139,7 +139,6 @@ def lifecycles_page() -> tuple[str, str]:
     rows = [
         (f"`{action.value}`", ", ".join(f"`{phase.value}` {start}" for phase, start in phases))
         for action, phases in PHASES.items()
-        if action.value != "EXPORT"  # not in this release
     ]
     parts.append(table(("action", "phases"), rows))
     return "Lifecycles", "\n".join(parts)

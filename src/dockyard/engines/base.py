@@ -98,9 +98,10 @@ class Generation:
 class Engine(Protocol):
     """A model in memory. Built and loaded on a thread of the worker's, used from its event loop.
 
-    `capacity`: rows that run at once. `largest_batch`: rows of the largest batch so far.
+    `name`: as in the registry. `capacity`: rows that run at once. `largest_batch`: rows of the largest batch so far.
     """
 
+    name: str
     can_seed: bool
     capacity: int
     eos_token_ids: frozenset[int]

@@ -23,6 +23,7 @@ def create(spec: WorkerSpec) -> "CTranslate2Engine":
 
 
 class CTranslate2Engine:
+    name = "ctranslate2"
     can_seed = False  # its random state is one per process
 
     def __init__(self, spec: WorkerSpec) -> None:

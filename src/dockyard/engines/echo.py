@@ -23,6 +23,7 @@ def create(spec: WorkerSpec) -> "EchoEngine":
 
 
 class EchoEngine:
+    name = "echo"
     can_seed = True  # there is no chance in it
 
     def __init__(self, spec: WorkerSpec) -> None:

@@ -38,6 +38,7 @@ def create(spec: WorkerSpec) -> "TransformersEngine":
 
 
 class TransformersEngine:
+    name = "transformers"
     can_seed = True
 
     def __init__(self, spec: WorkerSpec) -> None:

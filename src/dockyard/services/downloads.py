@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
-from dockyard.errors import Forbidden, Reason
+from dockyard.errors import Forbidden, Invalid, Reason
 
 _SECRET_BYTES = 32
 
@@ -56,13 +56,29 @@ class Downloads:
 
 
 def read_signing_key(file: Path) -> bytes:
-    """The secret in `file`, which only the server's user can read; made if it is not there, or only half."""
+    """The secret in `file`, which only the server's user can read; made if it is not there, or only half.
+
+    Raises `Invalid` if the file can be neither read nor made.
+    """
     try:
-        secret = bytes.fromhex(file.read_text())
+        secret = _read(file)
+        return secret if len(secret) == _SECRET_BYTES else _make(file)
+    except OSError as error:
+        raise Invalid(
+            f"{file} can be neither read nor made: {error.strerror}; let the server's user do both, or choose another "
+            "--data-dir",
+            field="data_dir",
+        ) from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return bytes.fromhex(file.read_text())
     except (FileNotFoundError, ValueError):
-        secret = b""
-    if len(secret) == _SECRET_BYTES:
-        return secret
+        return b""
+
+
+def _make(file: Path) -> bytes:
     secret = secrets.token_bytes(_SECRET_BYTES)
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ class Serving:
         sampling = Sampling(request.temperature, request.top_p, request.top_k, request.seed)
         if request.seed is not None and not self.engine.can_seed and not sampling.greedy:
             raise Invalid(
-                "the deployment's engine cannot honour a seed; leave it out, or set temperature to 0",
+                f"the engine {self.engine.name} cannot honour a seed; leave it out, or set temperature to 0",
                 reason=Reason.ENGINE_CANNOT,
                 field="seed",
             )

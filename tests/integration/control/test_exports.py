@@ -151,6 +151,24 @@ async def test_a_cancelled_export_ends_and_leaves_nothing(stage: Stage) -> None:
     assert stage.ctx.downloads.stored() == ()
 
 
+async def test_a_job_that_another_server_has_taken_over_is_left_to_it(stage: Stage) -> None:
+    stage.preparer.held = asyncio.Event()
+    job = await export_model(stage.ctx, (await ready_model(stage)).model_id, None, "test")
+    await stage.prepare_jobs.work()
+    await stage.preparer.halfway.wait()
+    async with stage.ctx.store.transaction() as tx:
+        await tx.jobs.release(None)
+        [taken] = await tx.jobs.claim("another", datetime.now(UTC), datetime.now(UTC) + timedelta(minutes=1))
+    await stage.prepare_jobs.work()
+    await asyncio.gather(*exports_under_way(), return_exceptions=True)
+    assert exports_under_way() == []
+    assert await get_job(stage.ctx, job.job_id) == taken
+
+
+def exports_under_way() -> list[asyncio.Task[None]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("export ")]
+
+
 async def test_an_archive_goes_when_its_link_has_expired(stage: Stage) -> None:
     job = await exported(stage, await export_model(stage.ctx, (await ready_model(stage)).model_id, None, "test"))
     wait_s = await remove_expired_archives(stage.ctx)

@@ -1,13 +1,22 @@
 """What keeps the server from starting is told in one sentence, before anything runs."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from dockyard.bootstrap import serve
 from dockyard.errors import DockyardError
 from dockyard.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A start sets up the logs of the whole process, which other tests look into."""
+    yield
+    structlog.reset_defaults()
 
 
 def _refusal(data_dir: Path, **settings: object) -> str:

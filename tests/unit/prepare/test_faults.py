@@ -6,10 +6,13 @@ import pytest
 
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.faults import explain, without_paths
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Task
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Task
 
 IMPORT = ImportTask(source="/m", artifacts_dir="/a", scratch_dir="/s")
 CONVERT = ConvertTask(source_key="k", engine="ctranslate2", quantization="q", artifacts_dir="/a", scratch_dir="/s")
+EXPORT = ExportTask(
+    source_key="k", folder="f", deploy_config={}, archive="/e/j.tar", artifacts_dir="/a", scratch_dir="/s"
+)
 
 
 def _caused(outer: Exception, inner: Exception) -> Exception:
@@ -27,6 +30,8 @@ def _caused(outer: Exception, inner: Exception) -> Exception:
         (MemoryError(), IMPORT, Reason.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), CONVERT, Reason.OUT_OF_MEMORY),
         (ValueError("odd"), CONVERT, Reason.CONVERSION_FAILED),
+        (OSError(errno.ENOSPC, "No space left on device"), EXPORT, Reason.DISK_FULL),
+        (OSError(errno.EIO, "Input/output error"), EXPORT, Reason.INTERNAL),
         (PermissionError(errno.EACCES, "Permission denied", "/srv/x"), IMPORT, Reason.PATH_NOT_ALLOWED),
         (OSError(errno.EIO, "Input/output error"), IMPORT, Reason.INTERNAL),
         (Failed("told", reason=Reason.PICKLE_REFUSED), IMPORT, Reason.PICKLE_REFUSED),

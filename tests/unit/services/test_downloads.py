@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockyard.errors import Forbidden, Reason
+from dockyard.errors import Forbidden, Invalid, Reason
 from dockyard.services.downloads import Downloads, read_signing_key
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -66,6 +66,13 @@ def test_a_key_that_is_only_half_there_is_made_anew(tmp_path: Path, content: str
     secret = read_signing_key(file)
     assert (len(secret), read_signing_key(file)) == (32, secret)
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "signing-key"
+    file.mkdir()
+    with pytest.raises(Invalid, match="can be neither read nor made: Is a directory"):
+        read_signing_key(file)
 
 
 def test_archives_by_job(tmp_path: Path) -> None:
