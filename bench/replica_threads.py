@@ -3,8 +3,8 @@
     .venv/bin/python bench/replica_threads.py .cache/SmolLM2-135M-Instruct.Q4_1.gguf
 
 Imports the model, converts it to CTranslate2 int8_float16, and starts one replica after the other behind the local
-fleet with 1, 2 … threads. Each setting is measured in every round, in turn, with 1 and 10 requests at once, alone and beside
-one process that keeps a core busy; what is printed is the median over the rounds, in generated tokens per second.
+fleet with 1, 2 … threads. Each setting is measured in every round, in turn, with 1 and 10 requests at once, alone and
+beside one process that keeps a core busy; printed is the median over the rounds, in generated tokens per second.
 """
 
 import argparse

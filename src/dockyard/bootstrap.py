@@ -3,16 +3,11 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
 
 import structlog
 import uvicorn
@@ -20,8 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from dockyard.api.app import build_app
 from dockyard.clock import SystemClock
-from dockyard.domain.access import KEY_FORM, new_key
-from dockyard.errors import Conflict, Failed, Invalid
+from dockyard.data_dir import Paths, locked, read_kept_key, write_private
+from dockyard.domain.access import new_key
+from dockyard.errors import Failed
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
@@ -54,45 +50,6 @@ HOUSEKEEPING_INTERVAL_S = 3600.0
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """The data directory. `artifacts`, `scratch` and `exports` share a file system: a rename finishes what is made."""
-
-    data: Path
-
-    @property
-    def artifacts(self) -> Path:
-        return self.data / "artifacts"
-
-    @property
-    def scratch(self) -> Path:
-        return self.data / "scratch"
-
-    @property
-    def exports(self) -> Path:
-        return self.data / "exports"
-
-    @property
-    def run(self) -> Path:
-        return self.data / "run"
-
-    @property
-    def admin_key(self) -> Path:
-        return self.data / "admin-key"
-
-    @property
-    def signing_key(self) -> Path:
-        return self.data / "signing-key"
-
-    @property
-    def lock(self) -> Path:
-        return self.data / "lock"
-
-    def make(self) -> None:
-        for path in (self.data, self.artifacts, self.scratch, self.exports, self.run):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def serve(settings: Settings) -> None:
     """Run the server until SIGTERM or SIGINT, which drain it.
 
@@ -100,11 +57,8 @@ def serve(settings: Settings) -> None:
     """
     configure_logs(settings.log_format, settings.log_level)
     paths = Paths(settings.data_dir.expanduser().resolve())
-    try:
-        paths.make()
-    except OSError as error:
-        raise Invalid(f"the data directory {paths.data} cannot be made: {error.strerror}", field="data_dir") from error
-    with _locked(paths.lock), contextlib.closing(_bind(settings)) as listener:
+    paths.make()
+    with locked(paths.lock), contextlib.closing(_bind(settings)) as listener:
         uvicorn_loop = uvicorn.Config("", loop="auto").get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(_serve(settings, paths, listener))
@@ -272,10 +226,10 @@ async def _known_replicas(ctx: Context) -> list[RunningReplica]:
 async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> None:
     """The key of the first start: from the setting, else from its file, else a new one, printed this once."""
     file = paths.admin_key
-    secret = settings.admin_key or _kept_key(file)
+    secret = settings.admin_key or read_kept_key(file)
     if secret is None:
         secret = new_key()
-        _write_private(file, secret + "\n")
+        write_private(file, secret + "\n")
         sys.stdout.write(f"The management key, shown this once and kept in {file}:\n{secret}\n")
         sys.stdout.flush()
     if not await ensure_admin_key(ctx, secret):  # no reason not to serve: other keys manage the server
@@ -283,53 +237,6 @@ async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> N
             "the management key was revoked and opens nothing",
             kept_in="DOCKYARD_ADMIN_KEY" if settings.admin_key else str(file),
         )
-
-
-def _kept_key(file: Path) -> str | None:
-    """The key in the file; None if there is none, or the first start was cut off before it was written."""
-    try:
-        text = file.read_bytes().decode("utf-8", "replace").strip()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Invalid(f"{file} cannot be read: {error.strerror}", field="data_dir") from error
-    if text and not KEY_FORM.match(text):
-        raise Invalid(f"{file} holds no key; remove it, and the next start makes a new one", field="data_dir")
-    return text or None
-
-
-def _write_private(file: Path, text: str) -> None:
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as out:
-            os.fchmod(out.fileno(), 0o600)  # an empty file that was there keeps its own mode
-            out.write(text)
-    except OSError as error:
-        raise _not_writable(file, error) from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[TextIO]:
-    """Hold the data directory. The kernel lets go when the process ends, however it ends."""
-    try:
-        file = path.open("a+")
-    except OSError as error:
-        raise _not_writable(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict(
-                f"another dockyard serves from {path.parent}; stop it, or choose another --data-dir"
-            ) from error
-        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
-        yield file
-
-
-def _not_writable(path: Path, error: OSError) -> Invalid:
-    return Invalid(
-        f"{path} cannot be written: {error.strerror}; let the server's user write there, or choose another --data-dir",
-        field="data_dir",
-    )
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -351,7 +258,9 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 def _base_url(settings: Settings, listener: socket.socket) -> str:
+    """How clients reach the server, for the URLs it replies with; a wildcard address is no address to call."""
     if settings.public_url:
         return settings.public_url.rstrip("/")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    named = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{named}]" if ":" in named else named
     return f"http://{host}:{listener.getsockname()[1]}"

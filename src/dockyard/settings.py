@@ -42,7 +42,8 @@ class Settings(BaseSettings):
         "ms", description="How `scaleUpDelay` and `scaleDownDelay` are read. The published pages say milliseconds."
     )
     public_url: str | None = Field(
-        None, description="How clients reach the server, for the URLs it replies with. Default: `http://host:port`."
+        None,
+        description="How clients reach the server, for the URLs it replies with. Default: `http://host:port`, on a wildcard host this machine's name.",
     )
     import_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders that models may be imported from, separated by `:`. Empty: any, while on loopback."

@@ -4,6 +4,7 @@ from dockyard.domain.spec import EngineName
 
 # CTranslate2's steps are so short that threads wait for each other longer than they help: SmolLM2 (135 M, int8) on two
 # cores made 73 tokens/s with one thread and 20-57 with two, a batch of ten 253 and 80-201. A thread needs this much.
+# Measure again: bench/replica_threads.py
 CTRANSLATE2_PARAMETERS_PER_THREAD = 300_000_000
 
 
