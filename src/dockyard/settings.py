@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         None,
-        description="How clients reach the server, for the URLs it replies with. Default: `http://host:port`, on a wildcard host this machine's name.",
+        description="How clients reach the server, for the URLs it replies with. Default: its own host and port.",
     )
     import_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders that models may be imported from, separated by `:`. Empty: any, while on loopback."
