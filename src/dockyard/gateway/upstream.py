@@ -9,7 +9,8 @@ from dockyard.protocols.fleet import ReplicaAddress
 from dockyard.protocols.generation import TOKEN_HEADER
 
 CONNECT_S = 5.0
-# Below the 5 s after which uvicorn closes an idle connection, so that few requests meet one that is just being closed.
+# Below the 5 s after which a plain uvicorn behind a URL closes an idle connection, so that few requests meet one that
+# is just being closed. Local replicas keep theirs for a day.
 KEEP_ALIVE_S = 4.0
 ERROR_BODY_BYTES = 1 << 16
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.integration.api_rig import BASE, ApiRig, message, open_rig, problems
 
+from dockyard.domain.access import Scope
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.services.context import Policy
 
@@ -122,6 +123,9 @@ async def test_dock_status(rig: ApiRig) -> None:
     reply = await rig.client.post(f"{BASE}/dock-status/{job.job_id}/cancel")
     assert (reply.status_code, problems(reply)) == (409, [(None, "JOB_ENDED")])
     running = (await rig.deploy(model, name="Flan T5")).json()["dockStatusId"]
+    importer = {"x-api-key": await rig.key_with([Scope.IMPORT, Scope.VIEW])}
+    reply = await rig.client.post(f"{BASE}/dock-status/{running}/cancel", headers=importer)
+    assert (reply.status_code, problems(reply)) == (403, [(None, "MISSING_SCOPE")])
     for _ in range(2):
         reply = await rig.client.post(f"{BASE}/dock-status/{running}/cancel")
         assert (reply.status_code, reply.json()["status"]) == (200, "IN_PROGRESS")

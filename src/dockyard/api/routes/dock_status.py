@@ -48,9 +48,12 @@ async def show(ctx: Ctx, caller: Caller, dock_status_id: DockStatusId) -> DockSt
     "/dock-status/{dockStatusId}/cancel",
     summary="Cancel work",
     operation_id="cancelDockStatus",
-    dependencies=[needs(Scope.DEPLOY)],
+    dependencies=[needs(None)],
     responses={409: {}},
 )
 async def cancel(ctx: Ctx, caller: Caller, dock_status_id: DockStatusId) -> DockStatusOut:
-    """Ask for the end of a deploy, an import or an export: it goes to FAILED with CANCELLED. Asking twice is fine."""
-    return DockStatusOut.of(await cancel_job(ctx, dock_status_id), caller.scopes)
+    """Ask for the end of a deploy, an import or an export: it goes to FAILED with CANCELLED. Asking twice is fine.
+
+    The key needs the scope that the work itself needed.
+    """
+    return DockStatusOut.of(await cancel_job(ctx, dock_status_id, caller.scopes), caller.scopes)
