@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -21,7 +22,6 @@ _PAGE = """\
   body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
   code, pre, summary { font-family: ui-monospace, monospace; font-size: 13px }
   pre { background: #f5f6f8; padding: .7rem; overflow: auto }
-  p { white-space: pre-line }
   details { border-top: 1px solid #d7dbe0; padding: .4rem 0 }
   summary { cursor: pointer }
   summary b { display: inline-block; width: 4.5rem }
@@ -29,11 +29,12 @@ _PAGE = """\
   td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-top: 1px solid #eceef1 }
 </style>
 <h1>{{ info.title }} {{ info.version }}</h1>
-<p>{{ info.description }}</p>
+{{ info.description | prose }}
 {% macro fields(rows) %}
 <table>
   {% for row in rows %}
-  <tr><td><code>{{ row.name }}</code>{% if row.required %} *{% endif %}<td>{{ kind(row.schema) }}<td>{{ row.text }}
+  <tr><td><code>{{ row.name }}</code>{% if row.required %} *{% endif %}
+    <td>{{ kind(row.schema) }}<td>{{ row.text | inline }}
   {% endfor %}
 </table>
 {% endmacro %}
@@ -47,7 +48,7 @@ _PAGE = """\
 {% for operation in operations %}
 <details id="{{ operation.operationId }}">
   <summary><b>{{ operation.method }}</b> {{ operation.path }} — {{ operation.summary }}</summary>
-  <p>{{ operation.description }}</p>
+  {{ operation.description | prose }}
   {% if operation.parameters %}<h4>Parameters</h4>{{ fields(operation.parameters) }}{% endif %}
   {% for type, content in operation.body %}
   <h4>Body, {{ type }}: {{ kind(content.schema) }}</h4>
@@ -56,7 +57,7 @@ _PAGE = """\
   <h4>Replies</h4>
   <table>
     {% for status, text, schemas in operation.replies %}
-    <tr><td>{{ status }}<td>{{ text }}<td>{% for schema in schemas %}{{ kind(schema) }} {% endfor %}
+    <tr><td>{{ status }}<td>{{ text | inline }}<td>{% for schema in schemas %}{{ kind(schema) }} {% endfor %}
     {% endfor %}
   </table>
 </details>
@@ -66,7 +67,7 @@ _PAGE = """\
 {% for name, schema, rows in shapes %}
 <details id="schema-{{ name }}" open>
   <summary>{{ name }}</summary>
-  <p>{{ schema.description or "" }}</p>
+  {{ (schema.description or "") | prose }}
   {% if rows %}{{ fields(rows) }}{% else %}{{ kind(schema) }}{% endif %}
 </details>
 {% endfor %}
@@ -75,8 +76,13 @@ _PAGE = """\
 
 
 def page(document: dict[str, Any]) -> str:
-    """The page. Whatever the document holds is escaped."""
+    """The page. The document's prose is Markdown without HTML; whatever else it holds is escaped."""
+    from markdown_it import MarkdownIt  # only this page needs it, not the start of the server
+
+    markdown = MarkdownIt("commonmark", {"html": False})
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["prose"] = lambda text: Markup(markdown.render(text))
+    environment.filters["inline"] = lambda text: Markup(markdown.renderInline(text))
     return environment.from_string(_PAGE, globals={"parts": _parts}).render(
         info=document["info"], sections=_sections(document), shapes=_shapes(document)
     )
