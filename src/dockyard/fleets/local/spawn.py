@@ -48,9 +48,8 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         # How long a thread spins at a barrier before it sleeps. The default, 300,000 rounds, keeps the core from the
-        # very thread that is waited for once anything else runs. SmolLM2 on Transformers, 2 threads, tokens/s alone and
-        # beside one busy process: default 27 and 1.5, 10,000 rounds 24 and 7.7, 500 rounds 14 and 14.
-        # Measure again: bench/replica_threads.py
+        # very thread that is waited for once anything else runs: SmolLM2 on Transformers, 2 threads, fell from 25
+        # tokens/s alone to 0.5 beside one busy process, with 10,000 rounds from 22 to 7.5 (ADR 8).
         "GOMP_SPINCOUNT": "10000",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
