@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 
-from dockyard.domain.deployment import Deployment, Version
+from dockyard.domain.deployment import LIVE, Deployment, Version
+from dockyard.domain.devices import Host
 from dockyard.domain.fit import replicas_that_fit
 from dockyard.domain.job import Action, Job, Phase, advance, fail, succeed
 from dockyard.domain.lifecycle import ReplicaState, VersionState
@@ -57,7 +58,8 @@ class Reconciler:
         living = await observe_replicas(self._ctx)
         async with self._ctx.store.reading() as tx:
             deployments = await tx.deployments.all_wanted_or_live()
-        waits = [await self._reconcile(deployment) for deployment in deployments]
+        host = self._ctx.host()
+        waits = [await self._reconcile(deployment, host) for deployment in deployments]
         self._withdraw_all_but({deployment.deployment_id for deployment in deployments if deployment.wanted})
         known = {deployment.deployment_id for deployment in deployments}
         for replica in living:
@@ -66,11 +68,11 @@ class Reconciler:
         await settle_undeploys(self._ctx)
         return min((wait for wait in waits if wait is not None), default=None)
 
-    async def _reconcile(self, deployment: Deployment) -> float | None:
+    async def _reconcile(self, deployment: Deployment, host: Host) -> float | None:
         situation = await _load(self._ctx.store, deployment.deployment_id)
-        plan = plan_rollout(
-            situation.deployment, situation.versions, situation.replicas, self._facts(situation), self._ctx.clock.now()
-        )
+        facts = self._facts(situation, host)
+        now = self._ctx.clock.now()
+        plan = plan_rollout(situation.deployment, situation.versions, situation.replicas, facts, now)
         try:
             await self._apply(situation, plan)
         except Stale:
@@ -79,7 +81,7 @@ class Reconciler:
             return 0.0
         return (plan.wake_at - self._ctx.clock.now()).total_seconds() if plan.wake_at else None
 
-    def _facts(self, situation: Situation) -> Facts:
+    def _facts(self, situation: Situation, host: Host) -> Facts:
         ctx, source = self._ctx, situation.model.artifact_key or ""
         waiting = [v for v in situation.versions if v.state in (VersionState.PENDING, VersionState.OPTIMIZING)]
         cached = {
@@ -87,14 +89,14 @@ class Reconciler:
             for version in waiting
             if (key := ctx.preparer.cached(source, str(version.runtime.engine), str(version.spec.quantization)))
         }
-        need = max((version.runtime.memory_bytes for version in situation.versions), default=1)
+        need = max((v.runtime.memory_bytes for v in situation.versions if v.state in LIVE), default=1)
         growing = self._replicas.still_growing()
         return Facts(
             cached=cached,
             unmade=self._preparations.failures,
             cancelled=frozenset(version_id for version_id, job in situation.jobs.items() if job.cancel_requested),
             busy=frozenset(r.replica_id for r in situation.replicas if ctx.router.open_requests(r.replica_id)),
-            room=replicas_that_fit(ctx.host(), need) - growing,
+            room=replicas_that_fit(host, need) - growing,
             settling=growing > 0,
         )
 
@@ -103,24 +105,10 @@ class Reconciler:
         processes.
         """
         self._publish(situation, plan)
-        async with self._ctx.store.transaction() as tx:
-            for move in plan.moves:
-                await self._move(tx, situation, move)
-            for replica in plan.drain:
-                await tx.transition(
-                    replica,
-                    ReplicaState.DRAINING,
-                    reason="VERSION_DRAINING",
-                    message="finishes what runs",
-                    actor=SYSTEM,
-                    now=self._ctx.clock.now(),
-                )
-            created = [
-                await self._replicas.create(tx, start.version, start.restarts)
-                for start in plan.starts
-                for _ in range(start.count)
-            ]
-            await self._narrate(tx, situation, plan)
+        created: list[Replica] = []
+        if plan.moves or plan.drain or plan.starts or situation.jobs:  # a quiet round takes no writer's turn
+            async with self._ctx.store.transaction() as tx:
+                created = await self._write(tx, situation, plan)
         for version in plan.prepare:
             self._preparations.ensure(version, situation.model.artifact_key or "")
         for move in plan.moves:
@@ -133,6 +121,26 @@ class Reconciler:
             self._replicas.watch_drain(replica.replica_id)
         for replica in plan.stop:
             self._replicas.stop(replica.replica_id)
+
+    async def _write(self, tx: Transaction, situation: Situation, plan: Plan) -> list[Replica]:
+        """The rows of a plan, all or none; returns the replicas to start once they are committed."""
+        for move in plan.moves:
+            await self._move(tx, situation, move)
+        for replica in plan.drain:
+            await tx.transition(
+                replica,
+                ReplicaState.DRAINING,
+                reason="VERSION_DRAINING",
+                message="finishes what runs",
+                actor=SYSTEM,
+                now=self._ctx.clock.now(),
+            )
+        await self._narrate(tx, situation, plan)
+        return [
+            await self._replicas.create(tx, start.version, start.restarts)
+            for start in plan.starts
+            for _ in range(start.count)
+        ]
 
     async def _move(self, tx: Transaction, situation: Situation, move: Move) -> None:
         now = self._ctx.clock.now()

@@ -6,6 +6,7 @@ import pytest
 from tests.integration.control.stage import Stage, a_wish, ready_model
 
 from dockyard.domain.devices import MIB
+from dockyard.domain.fit import HOST_RESERVE
 from dockyard.domain.job import Job
 from dockyard.domain.lifecycle import DeploymentState, JobStatus, VersionState
 from dockyard.domain.model import Model
@@ -122,6 +123,24 @@ async def test_a_host_without_room_refuses_before_it_starts(stage: Stage) -> Non
     assert (ended.status, ended.reason) == (JobStatus.FAILED, Reason.NO_CAPACITY)
     assert "GiB" in ended.message
     assert stage.fleet.started == []
+
+
+async def test_a_greedy_version_of_the_past_takes_no_room(stage: Stage) -> None:
+    """Only versions that may still start count for the room that the host needs."""
+    model = await ready_model(stage)
+    wish = a_wish(max_batch_size=256)
+    await settled(stage, await deploy_model(stage.ctx, model.model_id, wish, "test"))
+    await deployed(stage, model)
+    view = (await list_deployments(stage.ctx, 1, None)).items[0]
+    greedy, modest = (version.runtime.memory_bytes for version in view.versions)
+    stage.host = replace(stage.host, available_bytes=HOST_RESERVE + (greedy + modest) // 2)
+    await deployed(stage, model)
+
+
+async def test_a_quiet_round_writes_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await deployed(stage, await ready_model(stage))
+    monkeypatch.setattr(stage.ctx.store, "transaction", None)  # a round that tried to write would fail
+    await stage.round()
 
 
 async def test_cancel_takes_back_what_was_begun(stage: Stage) -> None:
