@@ -12,7 +12,7 @@ from tests.integration.prepare_rig import GPT2_KJV, T5_DATE, Rig
 from dockyard.domain.job import PHASES, Action
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.manifest import read_manifest
-from dockyard.protocols.preparation import VerifyTask
+from dockyard.protocols.preparation import ConvertTask
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_a_path_that_is_not_there(rig: Rig) -> None:
 
 async def test_verification_finds_changed_bytes_and_notes_touched_files(rig: Rig) -> None:
     outcome = await rig.import_model(T5_DATE)
-    task = VerifyTask(key=outcome.key, artifacts_dir=str(rig.artifacts))
+    task = _verification(outcome.key)
     folder = Path(rig.preparer.artifact_dir(outcome.key))
     weights = folder / "model.safetensors"
     assert (await rig.preparer.run(task, rig.listen)).key == outcome.key
@@ -99,7 +99,14 @@ async def test_verification_finds_changed_bytes_and_notes_touched_files(rig: Rig
     await _is_corrupt(rig, task, "config.json, model.safetensors")
 
 
-async def _is_corrupt(rig: Rig, task: VerifyTask, names: str) -> None:
+def _verification(key: str) -> ConvertTask:
+    """For an engine without a converter there is nothing to do but to verify."""
+    return ConvertTask(
+        source_key=key, engine="transformers", quantization="no_quantization", artifacts_dir="", scratch_dir=""
+    )
+
+
+async def _is_corrupt(rig: Rig, task: ConvertTask, names: str) -> None:
     with pytest.raises(Failed, match=names) as caught:
         await rig.preparer.run(task, rig.listen)
     assert caught.value.reason is Reason.ARTIFACT_CORRUPT
@@ -110,7 +117,7 @@ async def test_a_damaged_artifact_is_mended_by_importing_again(rig: Rig) -> None
     outcome = await rig.import_model(T5_DATE)
     (Path(rig.preparer.artifact_dir(outcome.key)) / "config.json").unlink()
     assert not (await rig.import_model(T5_DATE)).reused
-    await rig.preparer.run(VerifyTask(key=outcome.key, artifacts_dir=""), rig.listen)
+    await rig.preparer.run(_verification(outcome.key), rig.listen)
     assert rig.in_scratch == []
 
 

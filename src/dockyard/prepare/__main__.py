@@ -19,7 +19,7 @@ from dockyard.errors import DockyardError
 from dockyard.prepare.artifacts import ScratchLock
 from dockyard.prepare.faults import explain
 from dockyard.prepare.reporting import Reporter
-from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Task, VerifyTask
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Task
 
 # What is converted was imported; nothing here may ask the network for it.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -39,7 +39,7 @@ def main() -> int:
     reporter = Reporter(_take_over_stdout())
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-    lock = None if isinstance(task, VerifyTask) else ScratchLock(Path(task.scratch_dir))
+    lock = ScratchLock(Path(task.scratch_dir))
     try:
         reporter.result(_perform(task, reporter))
     except BaseException as error:  # noqa: BLE001 - the last word of the process, whatever went wrong
@@ -51,8 +51,7 @@ def main() -> int:
         reporter.failure(*explain(error, task), trace)
         return 1
     finally:
-        if lock:
-            lock.release()
+        lock.release()
     return 0
 
 
@@ -67,10 +66,6 @@ def _perform(task: Task, reporter: Reporter) -> Outcome:
             from dockyard.prepare.convert_task import run_convert
 
             return run_convert(task, reporter)
-        case VerifyTask():
-            from dockyard.prepare.verify_task import run_verify
-
-            return run_verify(task, reporter)
         case ExportTask():
             from dockyard.prepare.export_task import run_export
 

@@ -24,7 +24,7 @@ from dockyard.prepare.artifacts import Artifacts, clean_scratch
 from dockyard.prepare.faults import without_paths
 from dockyard.prepare.manifest import converted_key, converter_version
 from dockyard.prepare.reporting import Line, decode_line
-from dockyard.protocols.preparation import Outcome, Progress, Task, VerifyTask
+from dockyard.protocols.preparation import Outcome, Progress, Task
 
 _log = structlog.get_logger()
 
@@ -108,10 +108,7 @@ class ProcessPreparer:
         )  # fmt: skip
 
     def _placed(self, task: Task, folder: Path) -> Task:
-        root = str(self._artifacts.root)
-        if isinstance(task, VerifyTask):
-            return replace(task, artifacts_dir=root)
-        return replace(task, artifacts_dir=root, scratch_dir=str(folder))
+        return replace(task, artifacts_dir=str(self._artifacts.root), scratch_dir=str(folder))
 
     async def _end(self, process: Process, folder: Path) -> None:
         """Leave neither process nor scratch, also when this is cancelled in turn."""

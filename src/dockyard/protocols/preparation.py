@@ -19,20 +19,13 @@ class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
 
 
 class ConvertTask(msgspec.Struct, kw_only=True, tag_field="task", tag="convert"):
-    """Make what `engine` loads from the artifact `source_key`; a finished one is reused."""
+    """Make what `engine` loads from the artifact `source_key`; a finished one is reused. Either is verified first."""
 
     source_key: str
     engine: str
     quantization: str
     artifacts_dir: str
     scratch_dir: str
-
-
-class VerifyTask(msgspec.Struct, kw_only=True, tag_field="task", tag="verify"):
-    """Compare an artifact's files with its manifest: sizes always, digests of files touched since the last time."""
-
-    key: str
-    artifacts_dir: str
 
 
 class ExportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="export"):
@@ -49,7 +42,7 @@ class ExportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="export"):
     scratch_dir: str
 
 
-Task = ImportTask | ConvertTask | VerifyTask | ExportTask
+Task = ImportTask | ConvertTask | ExportTask
 
 
 class Progress(msgspec.Struct, kw_only=True):

@@ -13,8 +13,6 @@ import sys
 import msgspec
 import uvloop
 
-from dockyard.engines.registry import import_engine
-from dockyard.errors import Failed
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.worker.app import ReplicaApp
 from dockyard.worker.log import log
@@ -28,8 +26,6 @@ _LAST_WORDS_S = 1.0  # for watchers to read the last line
 def main() -> None:
     """Never returns: threads may be inside native code, which a normal exit would wait for or tear down under them."""
     arguments = _arguments()
-    if arguments.preload:
-        _preload(arguments.preload)
     try:
         spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
     except msgspec.DecodeError as error:
@@ -64,16 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--socket-fd", type=int, required=True, help="an inherited, listening socket")
     parser.add_argument("--replica-id", required=True, help="shown in the process list; the spec's counts")
     parser.add_argument("--run-dir", help="likewise: the fleet that started it knows its own by this")
-    parser.add_argument("--preload", help="an engine to import before the spec is read: a warm spare")
     return parser.parse_args()
-
-
-def _preload(engine: str) -> None:
-    """Import ahead of time what takes long; an engine that cannot be imported says so when it is asked for."""
-    try:
-        import_engine(engine)
-    except Failed as error:
-        log("WARNING", "preload_failed", reason=error.reason, message=error.message)
 
 
 if __name__ == "__main__":
