@@ -1,16 +1,19 @@
 """One suite for every engine: what the worker relies on, whichever library is behind it."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
+from safetensors.numpy import load_file, save_file
 from tests.conversion import MODELS, artifact_of, convert
 
 from dockyard.engines.base import Engine, Generation, Row, Sampling
 from dockyard.engines.registry import import_engine
-from dockyard.errors import Invalid, Reason
+from dockyard.errors import Failed, Invalid, Reason
 from dockyard.protocols.generation import GenerateEvent, GenerateRequest, Usage, WorkerSpec
 from dockyard.worker.prompt import load_prompts
 from dockyard.worker.serving import Serving
@@ -260,3 +263,17 @@ async def test_a_seed_that_cannot_be_honoured_is_refused(artifacts: Path) -> Non
     assert caught.value.reason is Reason.ENGINE_CANNOT
     assert caught.value.field == "seed"
     assert "engine ctranslate2 cannot honour a seed" in caught.value.message
+
+
+def test_transformers_does_not_make_absent_weights_up(tmp_path: Path, artifacts: Path) -> None:
+    folder = tmp_path / "lacking"
+    shutil.copytree(MODELS / "t5-date", folder)
+    weights = load_file(folder / "model.safetensors")
+    absent = "decoder.final_layer_norm.weight"
+    del weights[absent]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    spec = msgspec.structs.replace(spec_of(Case("transformers", "t5-date"), artifacts), artifact_dir=str(folder))
+    engine = import_engine("transformers")(spec)
+    with pytest.raises(Failed, match=absent) as caught:
+        engine.load()
+    assert caught.value.reason is Reason.ARTIFACT_CORRUPT

@@ -7,9 +7,9 @@ from typing import Any
 import ctranslate2
 import msgspec
 
-from dockyard.domain.card import Family
-from dockyard.engines.base import Generation, Row
-from dockyard.engines.cohorts import Cohorts, Emit
+from dockyard.engines.base import Row
+from dockyard.engines.batched import BatchedEngine
+from dockyard.engines.cohorts import Emit
 from dockyard.engines.failures import translated
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
@@ -22,31 +22,15 @@ def create(spec: WorkerSpec) -> "CTranslate2Engine":
     return CTranslate2Engine(spec)
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(BatchedEngine):
     name = "ctranslate2"
     can_seed = False  # its random state is one per process
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.capacity = spec.max_batch_size
-        self.eos_token_ids = frozenset(spec.eos_token_ids)
-        self._spec = spec
-        self._decoder_only = spec.family == Family.DECODER
+        super().__init__(spec)
         self._model: Any = None
         self._tokens: list[str] = []
         self._source_tokens: list[str] = []
-        self._cohorts: Cohorts | None = None
-
-    @property
-    def largest_batch(self) -> int:
-        return self._cohorts.largest_batch if self._cohorts else 0
-
-    @property
-    def running(self) -> int:
-        return self._cohorts.running if self._cohorts else 0
-
-    @property
-    def waiting(self) -> int:
-        return self._cohorts.waiting if self._cohorts else 0
 
     def load(self) -> None:
         folder = Path(self._spec.artifact_dir)
@@ -62,21 +46,7 @@ class CTranslate2Engine:
             )
         except (RuntimeError, ValueError, MemoryError, OSError) as error:
             raise translated(error, "loading the CTranslate2 artifact") from error
-        self._cohorts = Cohorts(
-            self._generate if self._decoder_only else self._translate,
-            capacity=self.capacity,
-            eos_token_ids=self.eos_token_ids,
-            key=_batch_key,
-        )
-
-    def submit(self, row: Row) -> Generation:
-        if self._cohorts is None:
-            raise Failed("the engine has no model yet: load() comes before submit()")
-        return self._cohorts.submit(row)
-
-    def close(self) -> None:
-        if self._cohorts is not None:
-            self._cohorts.close()
+        self._begin(self._generate if self._decoder_only else self._translate, _batch_key)
 
     def _read_vocabulary(self, folder: Path) -> None:
         try:

@@ -21,11 +21,11 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from dockyard.domain.card import Family
-from dockyard.engines.base import Generation, Row
-from dockyard.engines.cohorts import Cohorts, Emit
+from dockyard.engines.base import Row
+from dockyard.engines.batched import BatchedEngine
+from dockyard.engines.cohorts import Emit
 from dockyard.engines.failures import translated
-from dockyard.errors import Failed
+from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -37,62 +37,37 @@ def create(spec: WorkerSpec) -> "TransformersEngine":
     return TransformersEngine(spec)
 
 
-class TransformersEngine:
+class TransformersEngine(BatchedEngine):
     name = "transformers"
     can_seed = True
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.capacity = spec.max_batch_size
-        self.eos_token_ids = frozenset(spec.eos_token_ids)
-        self._spec = spec
-        self._decoder_only = spec.family == Family.DECODER
+        super().__init__(spec)
         self._decoder_start = spec.decoder_start_token_id or 0  # 0 is T5's, and most others'
         self._model: Any = None
-        self._cohorts: Cohorts | None = None
-
-    @property
-    def largest_batch(self) -> int:
-        return self._cohorts.largest_batch if self._cohorts else 0
-
-    @property
-    def running(self) -> int:
-        return self._cohorts.running if self._cohorts else 0
-
-    @property
-    def waiting(self) -> int:
-        return self._cohorts.waiting if self._cohorts else 0
 
     def load(self) -> None:
         torch.set_num_threads(self._spec.threads)
         disable_progress_bar()
         model_class: Any = AutoModelForCausalLM if self._decoder_only else AutoModelForSeq2SeqLM
         try:
-            model = model_class.from_pretrained(
+            model, found = model_class.from_pretrained(
                 self._spec.artifact_dir,
                 dtype=_DTYPES[self._spec.compute_type],
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
             )
             self._model = model.to(self._spec.device).eval()
         except Exception as error:  # the library has no error class of its own
             raise translated(error, "loading the model with Transformers") from error
+        _refuse_missing(sorted(found["missing_keys"]))
         if not self.eos_token_ids:  # the model card knew none: the folder's own
             self.eos_token_ids = _ids(self._model.generation_config.eos_token_id)
         # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
         self._model.generation_config = GenerationConfig()
-        self._cohorts = Cohorts(
-            self._generate, capacity=self.capacity, eos_token_ids=self.eos_token_ids, key=self._batch_key
-        )
-
-    def submit(self, row: Row) -> Generation:
-        if self._cohorts is None:
-            raise Failed("the engine has no model yet: load() comes before submit()")
-        return self._cohorts.submit(row)
-
-    def close(self) -> None:
-        if self._cohorts is not None:
-            self._cohorts.close()
+        self._begin(self._generate, self._batch_key)
 
     def _batch_key(self, row: Row) -> Hashable:
         """Decoder prefixes of one batch have one length: absolute positions of a decoder know no padding."""
@@ -119,6 +94,16 @@ class TransformersEngine:
                 logits_processor=LogitsProcessorList([picker]),
                 stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
             )
+
+
+def _refuse_missing(names: list[str]) -> None:
+    """Transformers fills weights that are absent with random numbers and goes on; here that is the end."""
+    if names:
+        raise Failed(
+            f"the model's files lack {len(names)} of its weights, such as {names[0]}; fetch the model again and import "
+            "it anew",
+            reason=Reason.ARTIFACT_CORRUPT,
+        )
 
 
 class _Picker(LogitsProcessor):
