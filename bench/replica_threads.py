@@ -1,151 +1,172 @@
-"""How many threads a replica should have, and how long they should spin: tokens/s of real replicas.
+"""How many threads a replica should have, and how long they should spin: generated tokens/s of real replicas.
 
-    .venv/bin/python bench/replica_threads.py .cache/SmolLM2-135M-Instruct.Q4_1.gguf
-
-Imports the model, converts it to CTranslate2 int8_float16, and starts one replica after the other behind the local
-fleet with 1, 2 … threads. Each setting is measured in every round, in turn, with 1 and 10 requests at once, alone and
-beside one process that keeps a core busy; printed is the median over the rounds, in generated tokens per second.
+SmolLM2 on CTranslate2 (int8) and on Transformers behind the local fleet, laid out as 1, 2 … replicas of 1, 2 … threads.
+All layouts wait loaded; in every round each is measured in turn, with one request and with as many as fill the batches
+of all its replicas. `--spins` measures the layouts of one replica with other spin counts, too, alone and beside one
+process that keeps a core busy.
 """
 
-import argparse
 import asyncio
 import os
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import aiohttp
-import msgspec
 
+from bench.models import BenchModel, ensure_endless_smollm2
+from bench.outcome import Arguments, Outcome, parse_arguments, parser, recording
+from bench.processes import BenchFailed
 from dockyard.clock import SystemClock
-from dockyard.domain.card import ModelCard
-from dockyard.fleets.local.fleet import LocalFleet
-from dockyard.prepare.runner import ProcessPreparer
+from dockyard.domain.ids import new_id
+from dockyard.fleets.local.fleet import WORKER_COMMAND, LocalFleet
+from dockyard.protocols.fleet import ReplicaStatus
 from dockyard.protocols.generation import TOKEN_HEADER, GenerateRequest, WorkerSpec, decode_event, encode_request
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Progress
 
+BATCH = 10
 TOKENS = 24
-SPINS = ("default", "10000", "500")
+ENGINES = ("ctranslate2", "transformers")
+OURS = "ours"  # what the fleet sets
+SPINS = ("library's", "500")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Layout:
     engine: str
+    replicas: int
     threads: int
-    spin: str
+    spin: str = OURS
 
     def __str__(self) -> str:
-        return f"{self.engine:<13} {self.threads} thread(s)  spin {self.spin}"
+        spin = "" if self.spin == OURS else f", spins {self.spin}"
+        return f"{self.engine} {self.replicas} × {self.threads} thread(s){spin}"
 
 
-async def main() -> None:
-    arguments = _arguments()
-    cores = len(os.sched_getaffinity(0))
-    settings = [
-        Setting(engine, threads, spin)
-        for engine in ("ctranslate2", "transformers")
-        for threads in sorted({1, cores})
-        for spin in (SPINS if threads > 1 else SPINS[:1])
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--only", nargs="+", choices=ENGINES, help="these engines alone")
+    options.add_argument("--spins", action="store_true", help="other spin counts, too, and a busy neighbour")
+    arguments = parse_arguments(options, rounds=5)
+    question = f"Generated tokens/s of all replicas together, {TOKENS} tokens a request, batches of at most {BATCH}"
+    with recording(arguments, "replica_threads", "Replicas and threads", question) as outcome:
+        asyncio.run(_measure(arguments, outcome))
+
+
+def layouts(engines: Sequence[str], cores: int, spins: bool) -> list[Layout]:
+    """One replica or as many as there are cores, of one thread, of a fair share, or of all cores."""
+    made = [
+        Layout(engine, replicas, threads)
+        for engine in engines
+        for replicas in sorted({1, 2, cores})
+        for threads in sorted({1, max(1, cores // replicas), cores})
     ]
-    seen: dict[tuple[Setting, str, int], list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder:
-        specs, card = await _prepare(Path(arguments.model), Path(folder))
-        for round_number in range(arguments.rounds):
-            for setting in settings:
-                async with _replica(Path(folder), specs, card, setting, round_number) as ask:
-                    for company in ("alone", "busy"):
-                        with _busy(company == "busy"):
-                            for rows in (1, 10):
-                                seen[setting, company, rows].append(await ask(rows))
-                                print(f"{setting!s:<46} {company} ×{rows}: {seen[setting, company, rows][-1]:.1f}")
-    print(f"tokens/s, {arguments.rounds} round(s), {cores} cores, {Path(arguments.model).name}")
-    print(f"{'':<46}{'alone ×1':>10}{'alone ×10':>10}{'busy ×1':>10}{'busy ×10':>10}")
-    for setting in settings:
-        cells = [median(seen[setting, company, rows]) for company in ("alone", "busy") for rows in (1, 10)]
-        print(f"{setting!s:<46}" + "".join(f"{cell:>10.1f}" for cell in cells))
+    extra = [Layout(one.engine, 1, one.threads, spin) for one in made for spin in SPINS if one.replicas == 1]
+    return made + [one for one in extra if spins and one.threads > 1]
 
 
-async def _prepare(model: Path, folder: Path) -> tuple[dict[str, tuple[str, str]], ModelCard]:
-    """Import and convert; returns (artifact folder, compute type) by engine, and the model's card."""
-    places = {"artifacts_dir": str(folder / "artifacts"), "scratch_dir": str(folder / "scratch")}
-    preparer = ProcessPreparer(**places)
-
-    async def quietly(_: Progress) -> None: ...
-
-    imported = await preparer.run(ImportTask(source=str(model.resolve()), **places), quietly)
-    convert = ConvertTask(source_key=imported.key, engine="ctranslate2", quantization="int8_float16", **places)
-    converted = await preparer.run(convert, quietly)
-    source = preparer.artifact_dir(imported.key)
-    specs = {
-        "ctranslate2": (preparer.artifact_dir(converted.key), "int8_float32"),
-        "transformers": (source, "float32"),
-    }
-    return {**specs, "source": (source, "")}, msgspec.convert(imported.card, ModelCard)
+async def _measure(arguments: Arguments, outcome: Outcome) -> None:
+    model = ensure_endless_smollm2()
+    engines = arguments.options.only or ENGINES
+    wanted = layouts(engines, len(os.sched_getaffinity(0)), arguments.options.spins)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        asks = {layout: await stack.enter_async_context(_running(folder, model, layout)) for layout in wanted}
+        for number in range(arguments.rounds):
+            for layout, ask in asks.items():
+                for company in ("alone", "beside a busy process") if arguments.options.spins else ("alone",):
+                    with _busy(company != "alone"):
+                        for requests in (1, BATCH * layout.replicas):
+                            rate = await ask(requests)
+                            full = "one request" if requests == 1 else "full batches"
+                            outcome.add(number, f"{full}, {company}", "tokens/s", str(layout), rate)
+                            print(f"round {number + 1} {layout}, {full}, {company}: {rate:.1f} tokens/s", flush=True)
+    for engine in engines:
+        one = Layout(engine, 1, 1)
+        for layout in wanted:
+            if layout.engine == engine and layout != one:
+                outcome.compare("full batches, alone", str(layout), str(one), better="higher")
 
 
 @asynccontextmanager
-async def _replica(
-    folder: Path, specs: dict[str, tuple[str, str]], card: ModelCard, setting: Setting, number: int
-) -> AsyncIterator["_Ask"]:
-    """A replica of the setting, ready; the fleet's own spin count gives way to the setting's."""
-    spin = [] if setting.spin == "default" else [f"GOMP_SPINCOUNT={setting.spin}"]
-    command = ("env", "-u", "GOMP_SPINCOUNT", *spin, sys.executable, "-m", "dockyard.worker")
-    fleet = LocalFleet(folder / "run", SystemClock(), command=command)
+async def _running(folder: Path, model: BenchModel, layout: Layout) -> AsyncIterator["_Ask"]:
+    """The layout's replicas, ready."""
+    fleet = LocalFleet(folder / f"{layout}".replace("/", "-"), SystemClock(), command=_command(layout.spin))
     await fleet.open([])
-    artifact, compute = specs[setting.engine]
-    spec = WorkerSpec(
-        replica_id=f"rp-{abs(hash((setting, number))):032x}",
-        token="bench",
-        engine=setting.engine,
-        artifact_dir=artifact,
-        model_dir=specs["source"][0],
-        family=str(card.family),
-        device="cpu",
-        compute_type=compute,
-        max_batch_size=10,
-        context_length=card.context_length,
-        threads=setting.threads,
-        eos_token_ids=[],  # nothing ends a text early: every row makes TOKENS tokens
-    )
     try:
-        status = await fleet.start(spec)
-        while status.health is None or status.health.phase != "ready":
-            if not status.alive:
-                raise SystemExit(f"the replica failed: {status.failure}")
-            await fleet.changed.wait()
-            fleet.changed.clear()
-            status = fleet.statuses()[spec.replica_id]
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(status.address.socket or "")) as session:
-            yield _Ask(session)
+        started = [await _serving(fleet, _spec(model, layout)) for _ in range(layout.replicas)]
+        async with AsyncExitStack() as stack:
+            yield _Ask([await stack.enter_async_context(_client(status)) for status in started])
     finally:
         await fleet.close(stop_replicas=True)
 
 
-class _Ask:
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+def _command(spin: str) -> tuple[str, ...]:
+    """The worker's, with the fleet's own spin count replaced where the layout says so."""
+    if spin == OURS:
+        return WORKER_COMMAND
+    return ("env", "-u", "GOMP_SPINCOUNT", *([] if spin == SPINS[0] else [f"GOMP_SPINCOUNT={spin}"]), *WORKER_COMMAND)
 
-    async def __call__(self, rows: int) -> float:
-        """Tokens per second over `rows` requests at once."""
+
+def _spec(model: BenchModel, layout: Layout) -> WorkerSpec:
+    int8 = layout.engine == "ctranslate2"
+    return WorkerSpec(
+        replica_id=new_id("rp"),
+        token="bench",
+        engine=layout.engine,
+        artifact_dir=str(model.ctranslate2 if int8 else model.folder),
+        model_dir=str(model.folder),
+        family="decoder",
+        device="cpu",
+        compute_type="int8_float32" if int8 else "float32",
+        max_batch_size=BATCH,
+        context_length=8192,
+        threads=layout.threads,
+        eos_token_ids=[],
+    )
+
+
+async def _serving(fleet: LocalFleet, spec: WorkerSpec) -> ReplicaStatus:
+    status = await fleet.start(spec)
+    while status.health is None or status.health.phase != "ready":
+        if not status.alive:
+            raise BenchFailed(f"the replica failed: {status.failure}")
+        fleet.changed.clear()
+        await fleet.changed.wait()
+        status = fleet.statuses()[spec.replica_id]
+    return status
+
+
+def _client(status: ReplicaStatus) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.UnixConnector(status.address.socket or "", limit=0),
+        headers={TOKEN_HEADER: status.address.token, "content-type": "application/json"},
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
+
+
+class _Ask:
+    def __init__(self, sessions: list[aiohttp.ClientSession]) -> None:
+        self._sessions = sessions
+
+    async def __call__(self, requests: int) -> float:
+        """Tokens per second over `requests` at once, dealt out evenly."""
         began = asyncio.get_running_loop().time()
-        counts = await asyncio.gather(*(self._one(number) for number in range(rows)))
+        turns = [self._sessions[number % len(self._sessions)] for number in range(requests)]
+        counts = await asyncio.gather(*(_one(session) for session in turns))
         return sum(counts) / (asyncio.get_running_loop().time() - began)
 
-    async def _one(self, number: int) -> int:
-        request = GenerateRequest(id=str(number), prompt="Once upon a time", temperature=0, max_tokens=TOKENS)
-        headers = {TOKEN_HEADER: "bench", "content-type": "application/json"}
-        url, body = "http://replica/generate", encode_request.encode(request)
-        async with self._session.post(url, data=body, headers=headers) as reply:
-            async for line in reply.content:
-                if usage := decode_event.decode(line).usage:
-                    return usage.completion_tokens
-        raise SystemExit("a reply ended early")
+
+async def _one(session: aiohttp.ClientSession) -> int:
+    request = GenerateRequest(id="1", prompt="Once upon a time", temperature=0, max_tokens=TOKENS)
+    async with session.post("http://replica/generate", data=encode_request.encode(request)) as reply:
+        async for line in reply.content:
+            if usage := decode_event.decode(line).usage:
+                return usage.completion_tokens
+    raise BenchFailed("a reply ended early")
 
 
 @contextmanager
@@ -160,12 +181,5 @@ def _busy(wanted: bool) -> Iterator[None]:
             process.wait()
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder or GGUF file")
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -51,7 +51,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of each replica on a CPU. Default: the cores by minReplicas, fewer if more do not help.",
+        description="Threads of each replica on a CPU. Default: the cores by maxReplicas, fewer if more do not help.",
+    )
+    warm_spares: bool = Field(
+        True,
+        description="Keep one process per engine in use that has done its imports, so that replicas start at once.",
     )
     queue_limit: int = Field(
         1000, ge=0, description="Requests that may wait per deployment; beyond it 429 with `Retry-After`."

@@ -317,6 +317,18 @@ async def test_what_nobody_knows_is_ended(yard: Yard, fleet: Fleet) -> None:
     assert not third.statuses()[before.replica_id].alive
 
 
+async def test_engines_kept_warm_are_no_replicas_and_their_replicas_start_as_ever(yard: Yard, fleet: Fleet) -> None:
+    fleet.keep_warm([yard.engine, "no-such-engine"])
+    assert fleet.statuses() == {}
+
+    first = await start_ready(yard, fleet)
+    fleet.keep_warm([yard.engine])
+    second = await start_ready(yard, fleet)
+    fleet.keep_warm([])
+
+    assert all(fleet.statuses()[status.replica_id].alive for status in (first, second))
+
+
 async def test_closing_with_stop_ends_all_replicas(yard: Yard, fleet: Fleet) -> None:
     started = [await start_ready(yard, fleet) for _ in range(2)]
 

@@ -5,7 +5,7 @@ It passes the same contract suite as the real ones.
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ class FakeMachine:
 
 
 class FakeFleet:
-    """Implements `protocols.fleet.Fleet`. `started` and `stopped` record the calls in order.
+    """Implements `protocols.fleet.Fleet`. `started` and `stopped` record the calls in order, `warm` the latest engines.
 
     `auto_ready`: every replica is ready as soon as it starts. `may_stop`: clear it to hold every `stop` back.
     `refusal`: set it to have `start` raise it.
@@ -47,6 +47,7 @@ class FakeFleet:
         self.refusal: DockyardError | None = None
         self.started: list[WorkerSpec] = []
         self.stopped: list[str] = []
+        self.warm: frozenset[str] = frozenset()
         self._clock = clock
         self._statuses: dict[str, ReplicaStatus] = {}
 
@@ -86,6 +87,9 @@ class FakeFleet:
         status = self._statuses[replica_id]
         if status.alive:  # it may have crashed meanwhile, or another stop was faster
             self._put(replace(status, alive=False))
+
+    def keep_warm(self, engines: Collection[str]) -> None:
+        self.warm = frozenset(engines)
 
     def statuses(self) -> Mapping[str, ReplicaStatus]:
         return dict(self._statuses)

@@ -14,7 +14,7 @@ from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica, ReplicaFailure
-from dockyard.domain.threads import threads_per_replica
+from dockyard.domain.threads import most_replicas, threads_per_replica
 from dockyard.errors import Failed
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.services.context import SYSTEM, Context
@@ -140,10 +140,12 @@ class Replicas:
             compute_type=runtime.compute_type,
             max_batch_size=version.spec.scaling.max_batch_size,
             context_length=runtime.context_length,
-            threads=self._threads
-            or threads_per_replica(
-                runtime.engine, card.parameters, self._ctx.host().cores, version.spec.scaling.min_replicas
-            ),
+            threads=self._threads or self._share_of_cores(version, card.parameters),
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
         )
+
+    def _share_of_cores(self, version: Version, parameters: int) -> int:
+        host = self._ctx.host()
+        replicas = most_replicas(version.spec.scaling, host.memory_bytes, version.runtime.memory_bytes)
+        return threads_per_replica(version.runtime.engine, parameters, host.cores, replicas)

@@ -1,7 +1,7 @@
 """What a fleet does for the control plane: start, stop and observe replicas. The fleets themselves live in `fleets`."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,13 @@ class Fleet(Protocol):
         """End a replica: it finishes what runs, within `grace_s` seconds, then is killed. Returns once it is gone.
 
         An unknown or ended replica is not an error.
+        """
+        ...
+
+    def keep_warm(self, engines: Collection[str]) -> None:
+        """Name the engines that replicas may be started of soon; those before are forgotten. Returns at once.
+
+        A fleet that can keeps something at hand that makes a start of them short. Nothing else depends on it.
         """
         ...
 

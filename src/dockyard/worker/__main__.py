@@ -1,5 +1,6 @@
 """One replica, until told to stop: `python -m dockyard.worker --socket-fd N --replica-id ID --run-dir DIR < spec.json`.
 
+With `--spare ENGINE` it is none yet: the socket is then the one to the fleet (`protocols/spares.py`).
 Exit codes: 0 drained, 2 called wrongly, 3 the engine failed (the last line of the log says why).
 """
 
@@ -27,11 +28,10 @@ def main() -> None:
     """Never returns: threads may be inside native code, which a normal exit would wait for or tear down under them."""
     arguments = _arguments()
     try:
-        spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
+        spec, listening = _task(arguments)
     except msgspec.DecodeError as error:
         log("ERROR", "failed", reason="BAD_FORMAT", message=f"the spec on standard input cannot be read: {error}")
         os._exit(EXIT_USAGE)
-    listening = socket.socket(fileno=arguments.socket_fd)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     code = loop.run_until_complete(serve(spec, listening))
@@ -55,9 +55,23 @@ async def serve(spec: WorkerSpec, listening: socket.socket) -> int:
     return code
 
 
+def _task(arguments: argparse.Namespace) -> tuple[WorkerSpec, socket.socket]:
+    """Which replica to be; a spare waits here for as long as it takes."""
+    given = socket.socket(fileno=arguments.socket_fd)
+    if arguments.spare:
+        # Imported here: a replica that is started by itself needs none of it.
+        from dockyard.worker.spare import Spare
+
+        return Spare(arguments.spare, given).wait_to_be_replica()
+    return msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec), given
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dockyard.worker", description=__doc__)
-    parser.add_argument("--socket-fd", type=int, required=True, help="an inherited, listening socket")
+    parser.add_argument("--spare", metavar="ENGINE", help="import this engine and wait to be forked into replicas")
+    parser.add_argument(
+        "--socket-fd", type=int, required=True, help="an inherited socket: it listens; a spare's is to the fleet"
+    )
     parser.add_argument("--replica-id", required=True, help="shown in the process list; the spec's counts")
     parser.add_argument("--run-dir", help="likewise: the fleet that started it knows its own by this")
     return parser.parse_args()

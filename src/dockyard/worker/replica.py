@@ -1,9 +1,9 @@
 """The replica's life: it loads, serves, drains and ends. Knows no HTTP; `app` shows it to the outside."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from dockyard.clock import SystemClock
 from dockyard.engines.base import Engine
@@ -12,6 +12,7 @@ from dockyard.engines.registry import import_engine
 from dockyard.errors import Failed, Reason, Unavailable
 from dockyard.protocols.generation import GenerateRequest, Health, ReplicaError, ReplicaPhase, WorkerSpec
 from dockyard.worker.log import log
+from dockyard.worker.memory import give_back_freed
 from dockyard.worker.prompt import Prompts, load_prompts
 from dockyard.worker.serving import Answer, Serving
 from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
@@ -20,6 +21,8 @@ EXIT_DRAINED = 0
 EXIT_FAILED = 3
 # Counts of running and waiting requests change with every request: watchers get them at most this often.
 _COUNTS_EVERY_S = 0.25
+
+Result = TypeVar("Result")
 
 
 class Replica:
@@ -77,9 +80,9 @@ class Replica:
 
     async def _load(self) -> None:
         name = self.spec.engine
-        factory = await self._timed("importing", f"importing {name}", "importMs", lambda: import_engine(name))
-        engine = factory(self.spec)
-        tokenizer, prompts = await self._timed("loading", "loading weights", "loadMs", lambda: self._read(engine))
+        importing = asyncio.to_thread(import_engine, name)
+        engine = (await self._timed("importing", f"importing {name}", "importMs", importing))(self.spec)
+        tokenizer, prompts = await self._timed("loading", "loading weights", "loadMs", self._read(engine))
         serving = Serving(engine, tokenizer, prompts)
         began = self._clock.monotonic()
         self._enter("warming_up", "a first generation")
@@ -88,17 +91,22 @@ class Replica:
         if self._phase == "warming_up":
             self._serving = serving
             self._enter("ready", "")
+            await asyncio.to_thread(give_back_freed)
 
-    async def _timed(self, phase: ReplicaPhase, progress: str, timing: str, work: Callable[[], Any]) -> Any:
-        """Do `work` on a thread: health is told meanwhile."""
+    async def _timed(self, phase: ReplicaPhase, progress: str, timing: str, work: Awaitable[Result]) -> Result:
+        """`work` is done on threads: health is told meanwhile."""
         self._enter(phase, progress)
         began = self._clock.monotonic()
-        result = await asyncio.to_thread(work)
+        result = await work
         self._timings = {**self._timings, timing: self._ms_since(began)}
         return result
 
-    def _read(self, engine: Engine) -> tuple[Tokenizer, Prompts]:
-        engine.load()
+    async def _read(self, engine: Engine) -> tuple[Tokenizer, Prompts]:
+        """Weights and vocabulary at the same time: SmolLM2 takes 0.22 s of one core and 0.12 s of another."""
+        _, texts = await asyncio.gather(asyncio.to_thread(engine.load), asyncio.to_thread(self._read_texts))
+        return texts
+
+    def _read_texts(self) -> tuple[Tokenizer, Prompts]:
         tokenizer = load_tokenizer(Path(self.spec.model_dir))
         return tokenizer, load_prompts(self.spec, tokenizer)
 

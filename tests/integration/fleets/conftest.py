@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -18,6 +20,8 @@ from dockyard.protocols.fleet import ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import WorkerSpec
 
 SCRIPTED_WORKER = Path(__file__).with_name("scripted_worker.py")
+DYING_SERVER = Path(__file__).with_name("server_that_dies.py")
+ECHO_MODEL = str(Path(__file__).parents[2] / "models" / "echo")
 
 
 class Kit:
@@ -25,12 +29,12 @@ class Kit:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.command = (sys.executable, str(SCRIPTED_WORKER))
+        self.command: tuple[str, ...] = (sys.executable, str(SCRIPTED_WORKER))
         self._fleets: list[LocalFleet] = []
         self._others: list[psutil.Process] = []
 
-    async def open_fleet(self, *known: RunningReplica, patience: Patience | None = None) -> LocalFleet:
-        fleet = LocalFleet(self.run_dir, SystemClock(), command=self.command, patience=patience)
+    async def open_fleet(self, *known: RunningReplica, patience: Patience | None = None, **options: Any) -> LocalFleet:
+        fleet = LocalFleet(self.run_dir, SystemClock(), command=self.command, patience=patience, **options)
         self._fleets.append(fleet)
         await fleet.open(known)
         return fleet
@@ -40,8 +44,8 @@ class Kit:
             replica_id=new_id("rp"),
             token="not-a-secret",
             engine=engine,
-            artifact_dir="/nowhere",
-            model_dir="/nowhere",
+            artifact_dir=ECHO_MODEL,
+            model_dir=ECHO_MODEL,
             family="decoder",
             device="cpu",
             compute_type="none",
@@ -71,6 +75,29 @@ class Kit:
         spec = self.spec(engine)
         await fleet.start(spec)
         return await self.once_in_phase(fleet, spec.replica_id, "ready")
+
+    async def once_warm(self, fleet: LocalFleet, engine: str, *, other_than: int | None = None) -> psutil.Process:
+        """The spare of an engine as soon as it can be forked."""
+        async with asyncio.timeout(60):
+            while fleet.warm().get(engine, other_than) == other_than:
+                fleet.changed.clear()
+                await fleet.changed.wait()
+        return psutil.Process(fleet.warm()[engine])
+
+    async def dead_server(self, spec: WorkerSpec, *, warm: bool = False) -> tuple[RunningReplica, int | None]:
+        """A replica whose server was killed with `kill -9` once it was ready, and the pid of the spare it came from."""
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(DYING_SERVER), str(self.run_dir), msgspec.json.encode(spec).decode()),
+            *("warm" if warm else "cold", *self.command),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert server.stdout is not None
+            told = msgspec.json.decode(await server.stdout.readline())
+        finally:
+            server.kill()
+            await server.wait()
+        return RunningReplica(replica_id=spec.replica_id, token=spec.token, **told["replica"]), told["spare"]
 
     def known(self, status: ReplicaStatus) -> RunningReplica:
         assert status.pid is not None

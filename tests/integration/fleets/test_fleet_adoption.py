@@ -2,12 +2,10 @@
 
 import asyncio
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import psutil
 
 from dockyard.errors import Reason
@@ -16,27 +14,10 @@ from dockyard.protocols.fleet import RunningReplica
 if TYPE_CHECKING:
     from conftest import Kit
 
-DYING_SERVER = Path(__file__).with_name("server_that_dies.py")
-
 
 async def replica_of_dead_server(kit: "Kit", engine: str = "ready") -> RunningReplica:
     """A replica whose server was killed with `kill -9` once the replica was ready."""
-    spec = kit.spec(engine)
-    server = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(DYING_SERVER),
-        str(kit.run_dir),
-        msgspec.json.encode(spec).decode(),
-        *kit.command,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert server.stdout is not None
-        record = msgspec.json.decode(await server.stdout.readline())
-    finally:
-        server.kill()
-        await server.wait()
-    return RunningReplica(replica_id=spec.replica_id, token=spec.token, **record)
+    return (await kit.dead_server(kit.spec(engine)))[0]
 
 
 async def test_a_replica_outlives_its_server_and_is_adopted(kit: "Kit") -> None:
@@ -63,7 +44,7 @@ async def test_the_end_of_an_adopted_replica_is_noticed(kit: "Kit") -> None:
     gone = await kit.once_gone(fleet, known.replica_id)
     assert gone.failure is not None
     assert gone.failure.reason is Reason.ENGINE_CRASHED
-    assert "unknown since an earlier run of the server" in gone.failure.message
+    assert "unknown since the process that had started it was gone" in gone.failure.message
 
 
 async def test_a_replica_nobody_recorded_is_ended_with_its_socket(kit: "Kit") -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dockyard.domain.spec import EngineName
-from dockyard.domain.threads import threads_per_replica
+from dockyard.domain.spec import EngineName, Scaling
+from dockyard.domain.threads import most_replicas, threads_per_replica
 
 BILLION = 1_000_000_000
 
@@ -21,3 +21,21 @@ BILLION = 1_000_000_000
 )
 def test_threads(engine: EngineName, parameters: int, cores: int, replicas: int, threads: int) -> None:
     assert threads_per_replica(engine, parameters, cores, replicas) == threads
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "host_bytes", "need_bytes", "replicas"),
+    [
+        (1, 2, 24 * BILLION, BILLION, 2),
+        (1, 50, 24 * BILLION, 10 * BILLION, 2),
+        (3, 50, 24 * BILLION, 10 * BILLION, 3),
+        (1, 2, 24 * BILLION, 100 * BILLION, 1),
+        (1, 2, 24 * BILLION, 0, 2),
+    ],
+)
+def test_as_many_replicas_share_as_there_may_be_and_memory_holds(
+    least: int, most: int, host_bytes: int, need_bytes: int, replicas: int
+) -> None:
+    scaling = Scaling(min_replicas=least, max_replicas=most)
+
+    assert most_replicas(scaling, host_bytes, need_bytes) == replicas

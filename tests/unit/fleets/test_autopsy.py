@@ -25,7 +25,7 @@ AT = datetime(2026, 2, 5, tzinfo=UTC)
         (Exit(signal=signal.SIGSEGV), True, (), Reason.ENGINE_CRASHED, "signal 11"),  # another process was the victim
         (Exit(signal=signal.SIGABRT), False, ("terminate: std::bad_alloc",), Reason.OUT_OF_MEMORY, "SIGABRT"),
         (Exit(), True, (), Reason.OUT_OF_MEMORY, "the kernel killed"),
-        (Exit(), False, (), Reason.ENGINE_CRASHED, "unknown since an earlier run of the server"),
+        (Exit(), False, (), Reason.ENGINE_CRASHED, "unknown since the process that had started it was gone"),
     ],
 )
 def test_an_end_nobody_announced(

@@ -6,6 +6,7 @@ import pytest
 
 from dockyard.fleets.local.adoption import replica_of
 from dockyard.fleets.local.spawn import environment
+from dockyard.protocols.spares import UNNAMED
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,7 @@ RUN_DIR = Path("/data/run")
     ("cmdline", "replica_id"),
     [
         ("python -m dockyard.worker --socket-fd 6 --replica-id rp-1 --run-dir /data/run", "rp-1"),
+        (f"python -m dockyard.worker --socket-fd 6 --replica-id {UNNAMED} --run-dir /data/run", UNNAMED),
         ("python /other/worker.py --socket-fd 6 --replica-id rp-1 --run-dir /data/run", "rp-1"),
         ("python -m dockyard.worker --socket-fd 6 --replica-id rp-1 --run-dir /data/run-of-another", None),
         ("python -m dockyard.worker --socket-fd 6 --replica-id rp-1", None),
@@ -46,3 +48,10 @@ RUN_DIR = Path("/data/run")
 )
 def test_a_worker_is_known_by_its_command_line(cmdline: str, replica_id: str | None) -> None:
     assert replica_of(cmdline.split(), RUN_DIR) == replica_id
+
+
+def test_an_id_written_over_a_longer_one_is_read_without_what_pads_it() -> None:
+    cmdline = ["python", "-m", "dockyard.worker", "--socket-fd", "6", "--replica-id", "X", "--run-dir", "/data/run"]
+    cmdline[cmdline.index("X")] = "rp-1".ljust(len(UNNAMED))
+
+    assert replica_of(cmdline, RUN_DIR) == "rp-1"

@@ -51,7 +51,7 @@ def replica_of(cmdline: Sequence[str], run_dir: Path) -> str | None:
     for at in range(len(cmdline) - 5):
         names = cmdline[at : at + 6 : 2]
         if names == ["--socket-fd", "--replica-id", "--run-dir"] and cmdline[at + 5] == str(run_dir):
-            return cmdline[at + 3]
+            return cmdline[at + 3].rstrip()  # padded where it was written later, see `worker.spare`
     return None
 
 
@@ -70,6 +70,6 @@ async def _end(worker: Worker) -> None:
         process.kill()
         if await process.exits_within(_KILL_TAKES_S):
             process.kill()  # what joined its group in between
-            process.reap()
+            await process.reap()
     finally:
         process.close()

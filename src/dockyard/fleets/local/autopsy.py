@@ -74,7 +74,7 @@ def _ended(exit: Exit) -> str:
     if exit.signal is not None:
         return f"was killed by signal {exit.signal} ({_signal_name(exit.signal)})"
     if exit.code is None:
-        return "ended, how is unknown since an earlier run of the server had started it"
+        return "ended, how is unknown since the process that had started it was gone"
     if exit.code == 0:
         return "ended by itself (exit code 0), though nobody had asked it to"
     return f"ended with exit code {exit.code}"

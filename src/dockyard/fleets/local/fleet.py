@@ -2,19 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from dockyard.clock import Clock
+from dockyard.domain.devices import Host
 from dockyard.domain.replica import ReplicaFailure
 from dockyard.errors import Reason, Unavailable
 from dockyard.fleets.local import log
 from dockyard.fleets.local.adoption import Worker, end_all, find_workers
 from dockyard.fleets.local.channel import Channel
 from dockyard.fleets.local.folder import RunFolder
+from dockyard.fleets.local.host import host_now
 from dockyard.fleets.local.process import Process
-from dockyard.fleets.local.replica import LOG_TAIL_LINES, LocalReplica, Patience
-from dockyard.fleets.local.spawn import spawn
+from dockyard.fleets.local.replica import LOG_TAIL_LINES, SERVING, LocalReplica, Patience
+from dockyard.fleets.local.spares import Spares
+from dockyard.fleets.local.spawn import bound, spawn
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import Health, WorkerSpec
 
@@ -24,7 +27,8 @@ WORKER_COMMAND = (sys.executable, "-m", "dockyard.worker")
 class LocalFleet:
     """Implements `protocols.fleet.Fleet`. Call `open` before anything else.
 
-    `command` runs a worker; the fleet adds `--socket-fd`, `--replica-id` and `--run-dir`.
+    `command` runs a worker; the fleet adds `--socket-fd`, `--replica-id` and `--run-dir`, and `--spare` for a spare.
+    `warm_spares` False makes `keep_warm` do nothing. `host` tells how much memory is free for spares.
     """
 
     def __init__(
@@ -34,12 +38,24 @@ class LocalFleet:
         *,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience | None = None,
+        warm_spares: bool = True,
+        host: Callable[[], Host] = host_now,
     ) -> None:
         self.changed = asyncio.Event()
         self._folder = RunFolder(run_dir)
         self._clock = clock
         self._command = tuple(command)
         self._patience = patience or Patience()
+        self._warm_spares = warm_spares
+        self._spares = Spares(
+            command,
+            self._folder.path,
+            host=host,
+            busy=self._is_starting,
+            on_change=self.changed.set,
+            answer_timeout_s=self._patience.spare_answer_timeout_s,
+        )
+        self._starting: dict[str, tuple[ReplicaStatus, asyncio.Task[ReplicaStatus]]] = {}  # no process yet
         self._replicas: dict[str, LocalReplica] = {}
         self._lost: dict[str, ReplicaStatus] = {}  # known ones that did not outlive the last server
 
@@ -54,23 +70,38 @@ class LocalFleet:
 
     async def start(self, spec: WorkerSpec) -> ReplicaStatus:
         replica_id = spec.replica_id
+        if replica_id in self._starting:
+            return await asyncio.shield(self._starting[replica_id][1])
         known = self.statuses().get(replica_id)
         if known is not None:
             return known
         socket = self._folder.socket_path(replica_id, self._sockets())
-        spawned_at = self._clock.monotonic()
-        process = spawn(self._command, spec, run_dir=self._folder.path, socket_path=socket)
         address = ReplicaAddress(token=spec.token, socket=socket)
-        replica = self._take_on(process, replica_id, address, Channel(socket, spec.token), spawned_at=spawned_at)
-        return replica.status
+        # A task of its own, for a caller that is cancelled must not leave a process behind that nobody knows.
+        task = asyncio.create_task(self._start(spec, address), name=f"start {replica_id}")
+        waiting = ReplicaStatus(replica_id=replica_id, alive=True, pid=None, process_started_at=None, address=address)
+        self._starting[replica_id] = waiting, task
+        task.add_done_callback(lambda _: self._starting.pop(replica_id))
+        return await asyncio.shield(task)
 
     async def stop(self, replica_id: str, *, grace_s: float) -> None:
+        if replica_id in self._starting:
+            await asyncio.wait({self._starting[replica_id][1]})
         replica = self._replicas.get(replica_id)
         if replica is not None:
             await replica.stop(grace_s)
 
+    def keep_warm(self, engines: Collection[str]) -> None:
+        if self._warm_spares:
+            self._spares.keep(engines)
+
+    def warm(self) -> Mapping[str, int]:
+        """Pids of the spares that can become replicas at once, by engine."""
+        return self._spares.pids()
+
     def statuses(self) -> Mapping[str, ReplicaStatus]:
-        return self._lost | {replica_id: replica.status for replica_id, replica in self._replicas.items()}
+        starting = {replica_id: status for replica_id, (status, _) in self._starting.items()}
+        return self._lost | starting | {replica_id: replica.status for replica_id, replica in self._replicas.items()}
 
     def logs(self, replica_id: str, lines: int = 200) -> Sequence[str]:
         return log.tail(self._folder.log_path(replica_id), lines)
@@ -85,11 +116,25 @@ class LocalFleet:
         self._folder.log_path(replica_id).unlink(missing_ok=True)
 
     async def close(self, *, stop_replicas: bool) -> None:
+        if self._starting:
+            await asyncio.wait({task for _, task in self._starting.values()})
         replicas = list(self._replicas.values())
         if stop_replicas:
             await asyncio.gather(*(replica.stop(self._patience.close_grace_s) for replica in replicas))
         await asyncio.gather(*(replica.leave() for replica in replicas))
+        await self._spares.close()
         self._folder.leave()
+
+    async def _start(self, spec: WorkerSpec, address: ReplicaAddress) -> ReplicaStatus:
+        """From a spare, if there is one; else a process from scratch."""
+        assert address.socket is not None
+        spawned_at = self._clock.monotonic()
+        with bound(address.socket) as listener:
+            process = await self._spares.fork(spec, listener)
+            if process is None:
+                process = spawn(self._command, spec, run_dir=self._folder.path, listener=listener)
+        channel = Channel(address.socket, spec.token)
+        return self._take_on(process, spec.replica_id, address, channel, spawned_at=spawned_at).status
 
     async def _adopt(self, known: RunningReplica, worker: Worker | None) -> bool:
         """Take on a replica that an earlier server started, if it is the very process and answers as itself."""
@@ -132,7 +177,7 @@ class LocalFleet:
             log_path=self._folder.log_path(replica_id),
             clock=self._clock,
             patience=self._patience,
-            on_change=self.changed.set,
+            on_change=self._on_change,
             health=health,
             spawned_at=spawned_at,
         )
@@ -140,6 +185,17 @@ class LocalFleet:
         replica.begin()
         self.changed.set()
         return replica
+
+    def _on_change(self) -> None:
+        self.changed.set()
+        self._spares.tend()
+
+    def _is_starting(self) -> bool:
+        """Whether a replica is on its way."""
+        return bool(self._starting) or any(
+            replica.status.alive and (replica.status.health is None or replica.status.health.phase not in SERVING)
+            for replica in self._replicas.values()
+        )
 
     def _lose(self, known: RunningReplica, how: str) -> None:
         self._lost[known.replica_id] = ReplicaStatus(
@@ -160,8 +216,8 @@ class LocalFleet:
         return log.tail(self._folder.log_path(replica_id), LOG_TAIL_LINES)
 
     def _sockets(self) -> set[str]:
-        """Paths that living replicas listen on."""
-        statuses = [replica.status for replica in self._replicas.values()]
+        """Paths that living replicas listen on, or will in a moment."""
+        statuses = self.statuses().values()
         return {status.address.socket for status in statuses if status.alive and status.address.socket}
 
 

@@ -4,17 +4,23 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable, Callable
 
 import psutil
+
+from dockyard.fleets.local.autopsy import Exit, exit_of
+
+Reap = Callable[[int], Awaitable[Exit | None]]
 
 
 class Process:
     """A replica's process, ours or an earlier server's. `exited` is set once it has ended; then `reap` it.
 
+    `reap`: asks the process's parent, where that is not this one; None when the parent is gone.
     Raises `ProcessLookupError` when the process that `found` names is gone.
     """
 
-    def __init__(self, found: psutil.Process) -> None:
+    def __init__(self, found: psutil.Process, reap: Reap | None = None) -> None:
         try:
             self.started_at = found.create_time()
         except psutil.NoSuchProcess:
@@ -22,6 +28,7 @@ class Process:
         self.pid = found.pid
         self.exited = asyncio.Event()
         self._found = found
+        self._reap = reap
         self._fd = os.pidfd_open(found.pid)
         # The descriptor is of the process that `found` saw only if that is still there now.
         if not found.is_running():
@@ -50,12 +57,12 @@ class Process:
             return False
         return True
 
-    def reap(self) -> os.waitid_result | None:
-        """How the process ended; None where it was no child of this one. Call it after `exited`."""
-        try:
-            return os.waitid(os.P_PIDFD, self._fd, os.WEXITED)
-        except ChildProcessError:
-            return None
+    async def reap(self) -> Exit:
+        """How the process ended, as far as anybody can tell. Call it after `exited`, once."""
+        told = await self._reap(self.pid) if self._reap is not None else None
+        if told is not None:
+            return told
+        return self._wait()
 
     def close(self) -> None:
         """Let go of the process, whether it has ended or runs on."""
@@ -67,6 +74,13 @@ class Process:
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, number)
+
+    def _wait(self) -> Exit:
+        """Of an ended process, so it does not block."""
+        try:
+            return exit_of(os.waitid(os.P_PIDFD, self._fd, os.WEXITED))
+        except ChildProcessError:
+            return exit_of(None)
 
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)

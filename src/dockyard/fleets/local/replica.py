@@ -11,7 +11,7 @@ from dockyard.clock import Clock
 from dockyard.domain.replica import ReplicaFailure
 from dockyard.errors import Reason, Unavailable
 from dockyard.fleets.local import cgroup, log
-from dockyard.fleets.local.autopsy import exit_of, failure_of
+from dockyard.fleets.local.autopsy import Exit, failure_of
 from dockyard.fleets.local.channel import Channel
 from dockyard.fleets.local.process import Process
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus
@@ -20,7 +20,7 @@ from dockyard.protocols.generation import Health, ReplicaError
 LOG_TAIL_LINES = 20
 _LAST_WORDS_S = 1.0  # for what a dead process had still written to its socket
 _RECONNECT_S = (0.05, 2.0)  # first and longest wait
-_SERVING = ("ready", "draining")
+SERVING = ("ready", "draining")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class Patience:
     adopt_timeout_s: float = 10.0
     failed_grace_s: float = 2.0
     close_grace_s: float = 10.0
+    spare_answer_timeout_s: float = 5.0  # a fork takes some 10 ms
 
 
 class LocalReplica:
@@ -140,7 +141,7 @@ class LocalReplica:
 
     async def _answers(self) -> bool:
         phase = self.status.health.phase if self.status.health else "starting"
-        serving = phase in _SERVING
+        serving = phase in SERVING
         timeout_s = self._patience.probe_timeout_s if serving else self._patience.loading_probe_timeout_s
         try:
             await self._channel.health(timeout_s)
@@ -151,7 +152,7 @@ class LocalReplica:
     async def _bound_start(self, timeout_s: float) -> None:
         if await self._process.exits_within(timeout_s) or self._unwanted:
             return
-        if self.status.health is None or self.status.health.phase not in _SERVING:
+        if self.status.health is None or self.status.health.phase not in SERVING:
             self._condemn(
                 f"the replica was not ready within {timeout_s:g} s and was killed; allow it more time to load"
             )
@@ -175,7 +176,7 @@ class LocalReplica:
         self._process.kill()  # what it started and left behind
         if self._watching is not None:
             await asyncio.wait({self._watching}, timeout=_LAST_WORDS_S)
-        failure = self._failure_at_end()
+        failure = self._failure_at_end(await self._process.reap())
         if self.status.address.socket is not None:
             Path(self.status.address.socket).unlink(missing_ok=True)
         self.status = replace(self.status, alive=False, failure=failure)
@@ -185,8 +186,7 @@ class LocalReplica:
         self._process.close()
         self._over.set()
 
-    def _failure_at_end(self) -> ReplicaFailure | None:
-        exit = exit_of(self._process.reap())
+    def _failure_at_end(self, exit: Exit) -> ReplicaFailure | None:
         if self._unwanted and self._cause is None:
             return None
         return failure_of(
