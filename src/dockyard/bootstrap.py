@@ -21,7 +21,9 @@ from dockyard.errors import Failed
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
+from dockyard.gateway.pool import Load
 from dockyard.logs import configure_logs
+from dockyard.loops.autoscale import Autoscaler
 from dockyard.loops.base import Loop, LoopMetrics
 from dockyard.loops.exports import Exports, remove_expired_archives
 from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh
@@ -113,10 +115,15 @@ async def _context(
     await store.open()
     preparer = ProcessPreparer(paths.artifacts, paths.scratch)
     await preparer.clean_scratch()
-    fleet = LocalFleet(paths.run, clock)
+    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares)
     keyring = LiveKeyring(store, clock)
-    gateway = Gateway(keyring, clock, queue_limit=settings.queue_limit, registry=registry)
     wakes: list[Callable[[], None]] = []
+    autoscaler = Autoscaler(clock)
+
+    def on_load(deployment_id: str, load: Load) -> None:
+        autoscaler.note(deployment_id, load.queued, load.in_flight)
+
+    gateway = Gateway(keyring, clock, queue_limit=settings.queue_limit, registry=registry, on_load=on_load)
 
     def wake() -> None:
         for wake_one in wakes:
@@ -141,7 +148,7 @@ async def _context(
     )
 
     def start_loops() -> contextlib.AbstractAsyncContextManager[Callable[[], bool]]:
-        return _loops(ctx, settings, paths, LoopMetrics(registry), wakes, base_url)
+        return _loops(ctx, settings, paths, LoopMetrics(registry), wakes, autoscaler, base_url)
 
     try:
         await fleet.open(await _known_replicas(ctx))
@@ -152,6 +159,7 @@ async def _context(
         yield ctx, gateway, start_loops
     finally:
         await gateway.close()
+        autoscaler.close()
         await fleet.close(stop_replicas=True)
         await observe_replicas(ctx)
         await store.close()
@@ -164,25 +172,32 @@ async def _loops(
     paths: Paths,
     metrics: LoopMetrics,
     wakes: list[Callable[[], None]],
+    autoscaler: Autoscaler,
     base_url: str,
 ) -> AsyncIterator[Callable[[], bool]]:
     """Start the loops; yields a function that tells whether the first look at everything is done."""
     places = {"artifacts_dir": str(paths.artifacts), "scratch_dir": str(paths.scratch)}
     preparations = Preparations(ctx, **places)
     replicas = Replicas(ctx, settings.threads)
-    reconciler = Reconciler(ctx, preparations, replicas, base_url)
+    reconciler = Reconciler(ctx, preparations, replicas, autoscaler, base_url)
     errands = (Imports(ctx, **places), Exports(ctx, **places))
     prepare_jobs = PrepareJobs(ctx, f"{os.getpid()}@{socket.gethostname()}", errands)
     await reconciler.work()  # before the first request: adopted replicas are routed to at once
     keys_interval_s = SHARED_KEYS_INTERVAL_S if settings.database_url else OWN_KEYS_INTERVAL_S
     loops = (
-        Loop("reconcile", reconciler.work, RECONCILE_INTERVAL_S, metrics),
+        Loop("reconcile", reconciler.work_due, RECONCILE_INTERVAL_S, metrics),
         Loop("prepare jobs", prepare_jobs.work, RECONCILE_INTERVAL_S, metrics),
         Loop("keys", lambda: keep_keys_fresh(ctx), keys_interval_s, metrics),
         Loop("housekeeping", lambda: forget_ended_replicas(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
         Loop("archives", lambda: remove_expired_archives(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
     )
-    wakes.extend(loop.wake for loop in loops[:2])
+
+    def look_at(deployment_id: str) -> None:
+        reconciler.look_at(deployment_id)
+        loops[0].wake()
+
+    wakes.extend((reconciler.look_at_all, *(loop.wake for loop in loops[:2])))
+    autoscaler.wake = look_at
     for loop in loops:
         loop.start()
     watcher = asyncio.create_task(_wake_on_change(ctx, loops[0]), name="watch fleet")

@@ -1,7 +1,7 @@
 """The API over a real store, stand-ins for fleet, preparer and router, and a client in the same process."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp
+from tests.databases import migrated_sqlite
 
 from dockyard.api.app import build_app
 from dockyard.clock import SystemClock
@@ -18,12 +19,13 @@ from dockyard.domain.card import Family, ModelCard
 from dockyard.domain.deployment import Version
 from dockyard.domain.devices import GIB, Host
 from dockyard.domain.ids import new_id
-from dockyard.domain.job import Job, advance, succeed
+from dockyard.domain.job import Job, advance, fail, succeed
 from dockyard.domain.job import Phase as JobPhase
 from dockyard.domain.lifecycle import ModelState, VersionState
 from dockyard.domain.model import Artifact, Model
 from dockyard.domain.replica import Replica
 from dockyard.domain.spec import ModelType
+from dockyard.errors import DockyardError, Reason
 from dockyard.fleets.fake import FakeFleet
 from dockyard.protocols.preparation import Outcome, Progress, Task
 from dockyard.protocols.routing import Route
@@ -76,16 +78,21 @@ class FakePreparer:
 
 
 class FakeRouter:
-    """Keeps the ids of what was withdrawn."""
+    """Keeps the routes, and the ids of what was withdrawn."""
 
     def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
         self.withdrawn: list[str] = []
 
-    def publish(self, route: Route) -> None:
-        raise NotImplementedError
+    def published(self) -> Mapping[str, Route]:
+        return self.routes
 
-    def withdraw(self, deployment_id: str) -> None:
+    def publish(self, route: Route) -> None:
+        self.routes[route.deployment_id] = route
+
+    def withdraw(self, deployment_id: str, refusal: DockyardError | None = None) -> None:
         self.withdrawn.append(deployment_id)
+        self.routes.pop(deployment_id, None)
 
     def open_requests(self, replica_id: str) -> int:
         return 0
@@ -161,6 +168,16 @@ class ApiRig:
                 version = await tx.transition(version, state, reason="TEST", message="", actor="test", now=now)
         return job, version
 
+    async def failed(self, deployment_id: str, number: int) -> None:
+        """What a deploy leaves that could not start."""
+        now = self.ctx.clock.now()
+        async with self.ctx.store.transaction() as tx:
+            [version] = [v for v in await tx.versions.of_deployment(deployment_id) if v.number == number]
+            version = replace(version, reason=Reason.ENGINE_CRASHED, message="it crashed")
+            await tx.transition(version, VersionState.FAILED, reason="TEST", message="", actor="test", now=now)
+            job = await tx.jobs.get(version.job_id)
+            await tx.jobs.save(fail(job, Reason.ENGINE_CRASHED, "it crashed", now))
+
     async def with_replica(self, version: Version, **fields: Any) -> Replica:
         now = self.ctx.clock.now()
         replica = Replica(
@@ -205,7 +222,7 @@ async def open_rig(
     directory: Path, *, policy: Policy | None = None, gateway: ASGIApp | None = None
 ) -> AsyncIterator[ApiRig]:
     """The API on a database of its own."""
-    store = Store(f"sqlite:///{directory / 'dockyard.db'}")
+    store = Store(migrated_sqlite(directory / "dockyard.db"))
     await store.open()
     try:
         clock = SystemClock()

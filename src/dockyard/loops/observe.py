@@ -27,10 +27,10 @@ _ORDER = (
 )
 
 
-async def observe_replicas(ctx: Context) -> list[Replica]:
+async def observe_replicas(ctx: Context) -> tuple[list[Replica], set[str]]:
     """Bring the rows of living replicas up to what the fleet knows. Writes only what has changed.
 
-    Returns the replicas that were living at the last look.
+    Returns the replicas that were living at the last look, and the ids of the deployments that something changed in.
     """
     async with ctx.store.reading() as tx:
         living = await tx.replicas.living()
@@ -43,7 +43,7 @@ async def observe_replicas(ctx: Context) -> list[Replica]:
                 await _record(ctx, tx, replica, status)
         except Stale:
             continue  # somebody moved it meanwhile; the next round sees the new row
-    return living
+    return living, {replica.deployment_id for replica, _ in changed}
 
 
 async def settle_after_restart(ctx: Context) -> None:

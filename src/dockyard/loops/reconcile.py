@@ -1,85 +1,121 @@
 """The reconciler: for each deployment load → plan (domain) → apply, until what is there is what is wanted."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
-import structlog
-
-from dockyard.domain.deployment import LIVE, Deployment, Version
+from dockyard.domain.autoscaling import Decision
+from dockyard.domain.deployment import LIVE
 from dockyard.domain.devices import Host
+from dockyard.domain.event import Event
 from dockyard.domain.fit import replicas_that_fit
-from dockyard.domain.job import Action, Job, Phase, advance, fail, succeed
+from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState, VersionState
-from dockyard.domain.model import Model
-from dockyard.domain.progress import deploy_progress
+from dockyard.domain.plan import Facts, Move, Plan
 from dockyard.domain.replica import Replica
-from dockyard.domain.rollout import Facts, Move, Plan, plan_rollout
+from dockyard.domain.rollout import plan_rollout
 from dockyard.errors import Reason, Stale
+from dockyard.loops.autoscale import Autoscaler
+from dockyard.loops.deploy_jobs import DeployJobs
 from dockyard.loops.observe import observe_replicas
 from dockyard.loops.preparing import Preparations
+from dockyard.loops.publishing import Publisher
 from dockyard.loops.replicas import Replicas
+from dockyard.loops.situation import Situation, load_situation
 from dockyard.loops.undeploys import settle_undeploys
-from dockyard.protocols.routing import Route, RouteReplica
 from dockyard.services.context import SYSTEM, Context
-from dockyard.store.database import Store
 from dockyard.store.transaction import Transaction
 
-log = structlog.get_logger()
-
-# The phases that a deploy passes after its artifact is there; a fast start shows them all the same, in order.
-_START_PHASES = (Phase.PROVISIONING, Phase.LOADING, Phase.WARMING_UP, Phase.ROUTING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """All rows that belong to one deployment."""
-
-    deployment: Deployment
-    model: Model
-    versions: Sequence[Version]
-    replicas: Sequence[Replica]
-    jobs: dict[str, Job]  # of versions whose deploy is in progress, by version id
+EVERYTHING_EVERY_S = 5.0  # a look at every deployment, whether or not anything called for it
 
 
 class Reconciler:
-    """One round looks at every deployment that is wanted or not yet gone. Rounds are cheap when nothing is to do."""
+    """A round looks at the deployments that something happened to; every few seconds, and when asked, at all."""
 
-    def __init__(self, ctx: Context, preparations: Preparations, replicas: Replicas, base_url: str) -> None:
+    def __init__(
+        self, ctx: Context, preparations: Preparations, replicas: Replicas, autoscaler: Autoscaler, base_url: str
+    ) -> None:
         self._ctx = ctx
         self._preparations = preparations
         self._replicas = replicas
-        self._base_url = base_url
-        self._published: dict[str, Route] = {}
+        self._autoscaler = autoscaler
+        self._jobs = DeployJobs(ctx, base_url)
+        self._publisher = Publisher(ctx)
+        self._all_at = 0.0  # when everything is looked at, on the monotonic clock
+        self._due: dict[str, float] = {}  # deployment → when it is looked at
+        self._engines: dict[str, frozenset[str]] = {}  # deployment → the engines of its live versions
+        self._lacking: set[str] = set()  # deployments that want more replicas than the host has room for
+
+    def look_at(self, deployment_id: str) -> None:
+        """Have the next round look at this deployment."""
+        self._due[deployment_id] = 0.0
+
+    def look_at_all(self) -> None:
+        """Have the next round look at every deployment."""
+        self._all_at = 0.0
 
     async def work(self) -> float | None:
-        """One round of the loop; the seconds until something is due, 0 if a step has just been made."""
-        living = await observe_replicas(self._ctx)
+        """One round over everything; the seconds until something is due, 0 if a step has just been made."""
+        self.look_at_all()
+        return await self.work_due()
+
+    async def work_due(self) -> float | None:
+        """One round over what is due."""
+        living, changed = await observe_replicas(self._ctx)
+        for deployment_id in changed:
+            self.look_at(deployment_id)
+        now = self._ctx.clock.monotonic()
+        everything = now >= self._all_at
+        if everything:
+            self._all_at = now + EVERYTHING_EVERY_S
+            await self._find_all(living)
+        due = [deployment_id for deployment_id, at in self._due.items() if at <= now]
+        if due:
+            host = self._ctx.host()
+            for deployment_id in due:
+                await self._reconcile(deployment_id, host)
+        if due or everything:
+            await settle_undeploys(self._ctx)
+        self._ctx.fleet.keep_warm(frozenset().union(*self._engines.values()))
+        wake_at = min((self._all_at, *self._due.values()))
+        return max(0.0, wake_at - self._ctx.clock.monotonic())
+
+    async def _find_all(self, living: Sequence[Replica]) -> None:
+        """Every deployment that is wanted or not yet gone is due; what belongs to no other ends."""
+        published = self._publisher.published()  # before the look: a deploy that comes after it publishes, too
         async with self._ctx.store.reading() as tx:
             deployments = await tx.deployments.all_wanted_or_live()
-        host = self._ctx.host()
-        waits = [await self._reconcile(deployment, host) for deployment in deployments]
-        self._withdraw_all_but({deployment.deployment_id for deployment in deployments if deployment.wanted})
         known = {deployment.deployment_id for deployment in deployments}
+        wanted = {deployment.deployment_id for deployment in deployments if deployment.wanted}
+        self._publisher.withdraw([deployment_id for deployment_id in published if deployment_id not in wanted])
+        self._autoscaler.follow_only(wanted)
+        self._lacking &= wanted
+        self._engines = {known_id: engines for known_id, engines in self._engines.items() if known_id in known}
+        self._due = dict.fromkeys(known, 0.0)
         for replica in living:
             if replica.deployment_id not in known:  # of a deployment that is over: a server died while it stopped them
                 self._replicas.stop(replica.replica_id)
-        await settle_undeploys(self._ctx)
-        return min((wait for wait in waits if wait is not None), default=None)
 
-    async def _reconcile(self, deployment: Deployment, host: Host) -> float | None:
-        situation = await _load(self._ctx.store, deployment.deployment_id)
-        facts = self._facts(situation, host)
-        now = self._ctx.clock.now()
-        plan = plan_rollout(situation.deployment, situation.versions, situation.replicas, facts, now)
+    async def _reconcile(self, deployment_id: str, host: Host) -> None:
+        del self._due[deployment_id]
         try:
+            situation = await load_situation(self._ctx.store, deployment_id)
+            live = (version for version in situation.versions if version.state in LIVE)
+            self._engines[deployment_id] = frozenset(str(version.runtime.engine) for version in live)
+            facts, now = self._facts(situation, host), self._ctx.clock.now()
+            plan = plan_rollout(situation.deployment, situation.versions, situation.replicas, facts, now)
             await self._apply(situation, plan)
-        except Stale:
-            return 0.0  # a request changed the rows meanwhile: look again
+        except BaseException as error:
+            self.look_at(deployment_id)
+            if isinstance(error, Stale):  # a request changed the rows meanwhile
+                return
+            raise
         if plan.moves or plan.drain:
-            return 0.0
-        return (plan.wake_at - self._ctx.clock.now()).total_seconds() if plan.wake_at else None
+            self.look_at(deployment_id)
+        elif plan.wake_at is not None:
+            wait_s = (plan.wake_at - self._ctx.clock.now()).total_seconds()
+            self._due.setdefault(deployment_id, self._ctx.clock.monotonic() + wait_s)
 
     def _facts(self, situation: Situation, host: Host) -> Facts:
         ctx, source = self._ctx, situation.model.artifact_key or ""
@@ -95,7 +131,8 @@ class Reconciler:
             cached=cached,
             unmade=self._preparations.failures,
             cancelled=frozenset(version_id for version_id, job in situation.jobs.items() if job.cancel_requested),
-            busy=frozenset(r.replica_id for r in situation.replicas if ctx.router.open_requests(r.replica_id)),
+            desired=self._autoscaler.desired(situation.deployment.deployment_id),
+            running={r.replica_id: ctx.router.open_requests(r.replica_id) for r in situation.replicas},
             room=replicas_that_fit(host, need) - growing,
             settling=growing > 0,
         )
@@ -104,45 +141,101 @@ class Reconciler:
         """Route first, so that a version is never called Deployed before requests reach it; then the rows; then
         processes.
         """
-        self._publish(situation, plan)
+        self._follow(situation, plan)
+        self._publisher.publish(situation, plan)
         created: list[Replica] = []
-        if plan.moves or plan.drain or plan.starts or situation.jobs:  # a quiet round takes no writer's turn
+        decisions = self._autoscaler.untold(situation.deployment.deployment_id)
+        events = self._events(situation, plan, decisions)
+        if plan.moves or plan.drain or plan.starts or situation.jobs or events:  # a quiet round takes no writer's turn
             async with self._ctx.store.transaction() as tx:
                 created = await self._write(tx, situation, plan)
+                for event in events:
+                    await tx.events.add(event)
+        self._note(situation, plan, decisions)
         for version in plan.prepare:
             self._preparations.ensure(version, situation.model.artifact_key or "")
         for move in plan.moves:
             if move.to is VersionState.FAILED:
                 self._preparations.cancel(move.version.version_id)
         versions = {version.version_id: version for version in situation.versions}
-        for replica in created:
-            await self._replicas.start(replica, versions[replica.version_id], situation.model)
-        for replica in plan.drain:
-            self._replicas.watch_drain(replica.replica_id)
+        await asyncio.gather(
+            *(self._replicas.start(replica, versions[replica.version_id], situation.model) for replica in created)
+        )
+        for drain in plan.drain:
+            self._replicas.watch_drain(drain.replica.replica_id)
         for replica in plan.stop:
             self._replicas.stop(replica.replica_id)
+
+    def _follow(self, situation: Situation, plan: Plan) -> None:
+        """Scale what is served, and what is waited for, by its demand."""
+        version = plan.route or plan.awaited
+        if version is not None:
+            scaling, deployment_id = version.spec.scaling, situation.deployment.deployment_id
+            self._autoscaler.follow(deployment_id, scaling, situation.staying(version))
+
+    def _events(self, situation: Situation, plan: Plan, decisions: Sequence[Decision]) -> list[Event]:
+        """Why the number of replicas changes, and why it does not although it should: told once, not every round."""
+        deployment = situation.deployment
+        events = [
+            self._event(situation, str(decision.before), str(decision.desired), decision.reason, decision.message)
+            for decision in decisions
+        ]
+        if plan.lacking and deployment.deployment_id not in self._lacking:
+            there = sum(situation.staying(v) for v in situation.versions) + sum(start.count for start in plan.starts)
+            message = (
+                f"the host has no memory free for {plan.lacking} more replica(s); {there} go on serving the queue. "
+                "Undeploy something, or lower maxReplicas or maxBatchSize"
+            )
+            events.append(
+                self._event(situation, str(there), str(there + plan.lacking), str(Reason.NO_CAPACITY), message)
+            )
+        return events
+
+    def _event(self, situation: Situation, before: str, after: str, reason: str, message: str) -> Event:
+        return Event(
+            event_id=new_id("ev"),
+            at=self._ctx.clock.now(),
+            subject=situation.deployment.deployment_id,
+            before=f"{before} replica(s)",
+            after=f"{after} replica(s)",
+            reason=reason,
+            message=message,
+            actor=SYSTEM,
+            deployment_id=situation.deployment.deployment_id,
+            model_id=situation.deployment.model_id,
+        )
+
+    def _note(self, situation: Situation, plan: Plan, decisions: Sequence[Decision]) -> None:
+        """The events are written: do not write them again."""
+        deployment_id = situation.deployment.deployment_id
+        self._autoscaler.told(deployment_id, decisions)
+        if plan.lacking:
+            self._lacking.add(deployment_id)
+        else:
+            self._lacking.discard(deployment_id)
 
     async def _write(self, tx: Transaction, situation: Situation, plan: Plan) -> list[Replica]:
         """The rows of a plan, all or none; returns the replicas to start once they are committed."""
         for move in plan.moves:
-            await self._move(tx, situation, move)
-        for replica in plan.drain:
+            await self._move(tx, move)
+            await self._jobs.tell_move(tx, situation, move)
+        for drain in plan.drain:
             await tx.transition(
-                replica,
+                drain.replica,
                 ReplicaState.DRAINING,
-                reason="VERSION_DRAINING",
-                message="finishes what runs",
+                reason=drain.reason,
+                message=drain.message,
                 actor=SYSTEM,
                 now=self._ctx.clock.now(),
             )
-        await self._narrate(tx, situation, plan)
+        await self._jobs.tell_progress(tx, situation, {move.version.version_id for move in plan.moves})
         return [
             await self._replicas.create(tx, start.version, start.restarts)
             for start in plan.starts
             for _ in range(start.count)
         ]
 
-    async def _move(self, tx: Transaction, situation: Situation, move: Move) -> None:
+    async def _move(self, tx: Transaction, move: Move) -> None:
         now = self._ctx.clock.now()
         version = move.version
         changes: dict[str, Any] = {}
@@ -156,135 +249,3 @@ class Reconciler:
         await tx.transition(
             version, move.to, reason=move.reason, message=move.message, actor=SYSTEM, now=now, **changes
         )
-        job = situation.jobs.get(version.version_id)
-        if job is None:
-            return
-        if move.to is VersionState.FAILED:
-            tail = move.failure.log_tail if move.failure else ()
-            await tx.jobs.save(fail(job, Reason(move.reason), move.message, now, tail))
-        elif move.to is VersionState.DEPLOYED:
-            job = _arrive(job, version, Phase.ROUTING, _passed(Phase.ROUTING, version), now, 1.0)
-            await tx.jobs.save(succeed(job, f"{version.name} serves", now, self._response(situation, version)))
-        else:
-            checked = "request, model, engine, quantization and device are in order"
-            job = (
-                advance(job, Phase.VALIDATING, checked, now, 1.0) if move.version.state is VersionState.PENDING else job
-            )
-            words = {
-                VersionState.OPTIMIZING: (Phase.OPTIMIZING, f"makes the artifact for {version.runtime.engine}"),
-                VersionState.DEPLOYING: (Phase.PROVISIONING, "the artifact is ready; replicas start"),
-            }[move.to]
-            await tx.jobs.save(advance(job, *words, now))
-
-    async def _narrate(self, tx: Transaction, situation: Situation, plan: Plan) -> None:
-        """Tell the jobs of starting versions how far their replicas are."""
-        moved = {move.version.version_id for move in plan.moves}
-        statuses = self._ctx.fleet.statuses()
-        for version in situation.versions:
-            job = situation.jobs.get(version.version_id)
-            if job is None or version.state is not VersionState.DEPLOYING or version.version_id in moved:
-                continue
-            own = [replica for replica in situation.replicas if replica.version_id == version.version_id]
-            healths = [status.health for r in own if (status := statuses.get(r.replica_id)) and status.alive]
-            told = deploy_progress(
-                [health.phase if health else "starting" for health in healths],
-                version.spec.scaling.min_replicas,
-                str(version.runtime.engine),
-                sum(1 for replica in own if replica.failure is not None),
-            )
-            if (told.phase, told.message) != (job.phase, job.message):
-                now = self._ctx.clock.now()
-                await tx.jobs.save(_arrive(job, version, told.phase, told.message, now, told.share))
-
-    def _publish(self, situation: Situation, plan: Plan) -> None:
-        """Tell the gateway which replicas serve, in one step; nothing if that is what it knows already."""
-        version, deployment = plan.route, situation.deployment
-        if version is None:
-            return
-        statuses = self._ctx.fleet.statuses()
-        leaving = {replica.replica_id for replica in (*plan.drain, *plan.stop)}
-        replicas = tuple(
-            RouteReplica(replica_id=replica.replica_id, address=status.address, capacity=max(1, status.health.capacity))
-            for replica in situation.replicas
-            if replica.version_id == version.version_id
-            and replica.state is ReplicaState.READY
-            and replica.replica_id not in leaving
-            and (status := statuses.get(replica.replica_id)) is not None
-            and status.alive
-            and status.health is not None
-        )
-        route = Route(
-            deployment_id=deployment.deployment_id,
-            model_id=deployment.model_id,
-            name=deployment.name,
-            version_id=version.version_id,
-            version_name=version.name,
-            engine=str(version.runtime.engine),
-            hyper=version.spec.hyper,
-            endpoint_timeout_s=deployment.endpoint_timeout_s,
-            created_at=version.deployed_at or version.created_at,
-            replicas=replicas,
-        )
-        if self._published.get(deployment.deployment_id) != route:
-            self._ctx.router.publish(route)
-            self._published[deployment.deployment_id] = route
-
-    def _withdraw_all_but(self, wanted: set[str]) -> None:
-        for deployment_id in [known for known in self._published if known not in wanted]:
-            self._ctx.router.withdraw(deployment_id)
-            del self._published[deployment_id]
-
-    def _response(self, situation: Situation, version: Version) -> dict[str, object]:
-        """What a client needs once it is deployed; also what the replicas really run on."""
-        return {
-            "model": situation.deployment.name,
-            "deploymentId": situation.deployment.deployment_id,
-            "version": version.number,
-            "versionName": version.name,
-            "endpoints": {
-                "baseUrl": f"{self._base_url}/v1",
-                "chatCompletions": f"{self._base_url}/v1/chat/completions",
-                "completions": f"{self._base_url}/v1/completions",
-            },
-            "engine": str(version.runtime.engine),
-            "device": version.runtime.device,
-            "runsOn": version.runtime.runs_on,
-            "computeType": version.runtime.compute_type,
-            "contextLength": version.runtime.context_length,
-        }
-
-
-async def _load(store: Store, deployment_id: str) -> Situation:
-    async with store.reading() as tx:
-        deployment = await tx.deployments.get(deployment_id)
-        jobs = await tx.jobs.open_for_deployment(deployment_id)
-        return Situation(
-            deployment=deployment,
-            model=await tx.models.get(deployment.model_id),
-            versions=await tx.versions.of_deployment(deployment_id),
-            replicas=await tx.replicas.of_deployment(deployment_id),
-            jobs={job.version_id: job for job in jobs if job.action is Action.DEPLOY and job.version_id},
-        )
-
-
-def _arrive(job: Job, version: Version, phase: Phase, message: str, now: datetime, share: float) -> Job:
-    """`job` at a phase of the start. Those before it that were too short to be seen are told, too, in order; what a
-    phase that is over says is that it is over.
-    """
-    if job.logs and job.logs[-1].phase in _START_PHASES and job.logs[-1].phase is not phase:
-        job = advance(job, job.logs[-1].phase, _passed(job.logs[-1].phase, version), now)
-    told = {line.phase for line in job.logs}
-    for earlier in _START_PHASES[: _START_PHASES.index(phase)]:
-        if earlier not in told:
-            job = advance(job, earlier, _passed(earlier, version), now, 1.0)
-    return advance(job, phase, message, now, share)
-
-
-def _passed(phase: Phase, version: Version) -> str:
-    wanted, engine = version.spec.scaling.min_replicas, version.runtime.engine
-    return {
-        Phase.PROVISIONING: f"{wanted} {engine} replica(s) started",
-        Phase.LOADING: "weights loaded",
-        Phase.WARMING_UP: "a real generation succeeded",
-        Phase.ROUTING: "requests go to this version",
-    }[phase]

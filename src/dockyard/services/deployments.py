@@ -7,7 +7,7 @@ from dockyard.domain.deployment import Deployment, Version, deployment_state
 from dockyard.domain.event import Event
 from dockyard.domain.lifecycle import REPLICA, DeploymentState, VersionState
 from dockyard.domain.replica import Replica
-from dockyard.domain.rollout import failures_in_a_row
+from dockyard.domain.replica_plan import failures_in_a_row
 from dockyard.protocols.generation import Health
 from dockyard.services.context import Context
 from dockyard.store.paging import Page

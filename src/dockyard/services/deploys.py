@@ -1,55 +1,24 @@
 """Deploy, redeploy, rollback and undeploy: check everything, write down what is wanted, return. Loops do the rest."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from dockyard.domain.compatibility import check_quantization, compute_type, resolve_engine
-from dockyard.domain.deployment import LIVE, Deployment, Runtime, Version, version_name
-from dockyard.domain.devices import DEVICES, place
+from dockyard.domain.deployment import Deployment, Version
 from dockyard.domain.event import Event
-from dockyard.domain.fit import MemoryNeed, fit_device, host_need, in_gib, replicas_that_fit
 from dockyard.domain.ids import new_id
 from dockyard.domain.job import Action, Job
 from dockyard.domain.lifecycle import VersionState
-from dockyard.domain.model import Model
-from dockyard.domain.spec import DeploySpec, EngineName, ModelType
-from dockyard.errors import Conflict, DockyardError, Invalid, NotFound, Problem, Reason
+from dockyard.errors import Conflict, NotFound, Reason
 from dockyard.services.context import Context
-from dockyard.services.models import check_ready
+from dockyard.services.deploy_checks import DeployPlan, DeployWish, check_deploy, check_no_open_job, find_deployment
+from dockyard.services.routes import route_of
 from dockyard.store.transaction import Transaction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployWish:
-    """A deploy request, read and range-checked. `warnings` of the reading travel on to the reply and the job."""
-
-    name: str
-    model_type: ModelType
-    spec: DeploySpec
-    is_deployed_previously: bool | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployPlan:
-    """What a deploy would do. `device_need` on the published device, `host_need` on this host."""
-
-    model: Model
-    runtime: Runtime
-    device_need: MemoryNeed
-    host_need: MemoryNeed
-    usd_per_hour_min: float
-    usd_per_hour_max: float
-    artifact_cached: bool
-    deployment_version: int
-    version_name: str
-    spec: DeploySpec
-    warnings: tuple[str, ...]
 
 
 async def plan_deploy(ctx: Context, model_id: str, wish: DeployWish) -> DeployPlan:
     """All checks of a deploy, and what it would do. Starts nothing, writes nothing."""
     async with ctx.store.reading() as tx:
-        return await _plan(ctx, tx, model_id, wish)
+        return await check_deploy(ctx, tx, model_id, wish)
 
 
 async def deploy_model(ctx: Context, model_id: str, wish: DeployWish, actor: str) -> Job:
@@ -58,15 +27,20 @@ async def deploy_model(ctx: Context, model_id: str, wish: DeployWish, actor: str
     Raises `NotFound`; `Conflict` (MODEL_NOT_READY, NAME_TAKEN, JOB_IN_PROGRESS); `Invalid` with all problems at once.
     """
     async with ctx.store.transaction() as tx:
-        plan = await _plan(ctx, tx, model_id, wish)
-        deployment = await _find_deployment(tx, model_id, wish.name)
-        job = await _accept(ctx, tx, plan, deployment, wish.name, actor)
+        plan = await check_deploy(ctx, tx, model_id, wish)
+        known = await find_deployment(tx, model_id, wish.name)
+        deployment, version, job = await _accept(ctx, tx, plan, known, wish.name, actor)
+    if deployment.deployment_id not in ctx.router.published():  # requests may come, and wait, from the reply on
+        ctx.router.publish(route_of(deployment, version, ()))
     ctx.wake()
     return job
 
 
 async def rollback(ctx: Context, deployment_id: str, number: int, actor: str) -> Job:
-    """Deploy the parameters of an earlier version again, as a new version that takes over like any redeploy."""
+    """Deploy the parameters of an earlier version again, as a new version that takes over like any redeploy.
+
+    Raises `NotFound`; `Conflict` (NOT_DEPLOYED, JOB_IN_PROGRESS, VERSION_SERVES, VERSION_NEVER_SERVED); `Invalid`.
+    """
     async with ctx.store.transaction() as tx:
         deployment = await tx.deployments.get(deployment_id)
         if not deployment.wanted:
@@ -78,10 +52,30 @@ async def rollback(ctx: Context, deployment_id: str, number: int, actor: str) ->
             known = ", ".join(str(version.number) for version in versions)
             raise NotFound(f"{deployment.name} has no version {number}; it has {known}", field="version")
         wish = DeployWish(name=deployment.name, model_type=model.model_type, spec=old.spec, is_deployed_previously=True)
-        plan = await _plan(ctx, tx, deployment.model_id, wish)
-        job = await _accept(ctx, tx, plan, deployment, deployment.name, actor)
+        plan = await check_deploy(ctx, tx, deployment.model_id, wish)
+        _check_goes_back(deployment, old, versions)
+        _, _, job = await _accept(ctx, tx, plan, deployment, deployment.name, actor)
     ctx.wake()
     return job
+
+
+def _check_goes_back(deployment: Deployment, old: Version, versions: Sequence[Version]) -> None:
+    """Raise `Conflict` where a rollback to `old` would change nothing, or repeat what failed."""
+    if old.state is VersionState.FAILED:
+        served = ", ".join(str(v.number) for v in versions if v.state is not VersionState.FAILED)
+        raise Conflict(
+            f"version {old.number} of {deployment.name} failed with {old.reason} and never served; "
+            f"roll back to one that did ({served or 'there is none'}), or deploy its parameters again",
+            reason=Reason.VERSION_NEVER_SERVED,
+            field="version",
+        )
+    if old.number == max((v.number for v in versions if v.state is VersionState.DEPLOYED), default=None):
+        raise Conflict(
+            f"version {old.number} of {deployment.name} is the one that serves; "
+            "roll back to an earlier one, or deploy again to start it anew",
+            reason=Reason.VERSION_SERVES,
+            field="version",
+        )
 
 
 async def undeploy_model(ctx: Context, model_id: str, name: str | None, actor: str) -> Job:
@@ -97,7 +91,7 @@ async def undeploy_model(ctx: Context, model_id: str, name: str | None, actor: s
             what = f"no deployment named {name!r}" if name else "no deployment"
             raise Conflict(f"{model.name} has {what} to undeploy", reason=Reason.NOT_DEPLOYED)
         for deployment in chosen:
-            await _check_no_open_job(tx, deployment)
+            await check_no_open_job(tx, deployment)
         job = Job(
             job_id=new_id("ds"),
             model_id=model_id,
@@ -118,104 +112,9 @@ async def undeploy_model(ctx: Context, model_id: str, name: str | None, actor: s
     return job
 
 
-async def _plan(ctx: Context, tx: Transaction, model_id: str, wish: DeployWish) -> DeployPlan:
-    model = await tx.models.get(model_id)
-    check_ready(model, "deploy")
-    deployment = await _find_deployment(tx, model_id, wish.name)
-    if deployment is not None:
-        await _check_no_open_job(tx, deployment)
-    runtime, device_need, needed, warnings = _check(ctx, model, wish)
-    versions = await tx.versions.of_deployment(deployment.deployment_id) if deployment else []
-    number = max((version.number for version in versions), default=0) + 1
-    known = bool(versions)
-    if wish.is_deployed_previously is not None and wish.is_deployed_previously != known:
-        warnings = (
-            *warnings,
-            f"isDeployedPreviously is {str(wish.is_deployed_previously).lower()}, but {wish.name!r} "
-            f"{'was' if known else 'was never'} deployed from this model; the server's knowledge counts",
-        )
-    price = DEVICES[wish.spec.device_type].usd_per_hour
-    cached = ctx.preparer.cached(model.artifact_key or "", runtime.engine, wish.spec.quantization)
-    return DeployPlan(
-        model=model,
-        runtime=runtime,
-        device_need=device_need,
-        host_need=needed,
-        usd_per_hour_min=round(price * wish.spec.scaling.min_replicas, 3),
-        usd_per_hour_max=round(price * wish.spec.scaling.max_replicas, 3),
-        artifact_cached=cached is not None,
-        deployment_version=number,
-        version_name=version_name(wish.name, number),
-        spec=wish.spec,
-        warnings=(*wish.warnings, *warnings),
-    )
-
-
-def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, MemoryNeed, MemoryNeed, tuple[str, ...]]:
-    """Model against request, engine, quantization and device; all problems at once."""
-    assert model.card is not None
-    card, spec = model.card, wish.spec
-    problems: list[Problem] = []
-    if wish.model_type is not model.model_type:
-        problems.append(
-            Problem(
-                f"modelType is {wish.model_type}, but {model.name} was imported as {model.model_type}",
-                Reason.MODEL_TYPE_MISMATCH,
-                "modelType",
-            )
-        )
-    try:
-        engine = resolve_engine(card.architecture, spec.optimization)
-        check_quantization(engine, spec.quantization)
-        _check_installed(ctx, engine)
-        device = DEVICES[spec.device_type]
-        placement = place(device, ctx.host(), strict=ctx.policy.strict_devices)
-        fit = fit_device(card, engine, spec.quantization, device, spec.scaling.max_batch_size)
-    except DockyardError as error:
-        raise Invalid(problems=(*problems, *error.problems)) from error
-    if problems:
-        raise Invalid(problems=tuple(problems))
-    compute = compute_type(engine, spec.quantization, placement.kind)
-    on_host = host_need(card, engine, compute, spec.scaling.max_batch_size)
-    on_cpu = placement.kind == "cpu"
-    runtime = Runtime(
-        engine=engine,
-        device=placement.kind,
-        gpus=placement.gpus,
-        compute_type=compute,
-        runs_on=placement.runs_on,
-        context_length=fit.context_length,
-        memory_bytes=on_host.total_bytes if on_cpu else fit.need.total_bytes,
-    )
-    warnings = fit.warnings
-    if on_cpu and replicas_that_fit(ctx.host(), on_host.total_bytes) < spec.scaling.min_replicas:
-        warnings = (
-            *warnings,
-            f"the host has {in_gib(ctx.host().available_bytes)} of memory free and {spec.scaling.min_replicas} "
-            f"replica(s) need {in_gib(on_host.total_bytes)} each",
-        )
-    return runtime, fit.need, on_host, warnings
-
-
-def _check_installed(ctx: Context, engine: EngineName) -> None:
-    if ctx.preparer.installed(engine):
-        return
-    how = (
-        "it installs by `pip install 'dockyard[vllm]'` into an environment of its own, from the release on that has "
-        "the engine, which this one has not; until then choose ctranslate2, or no optimization"
-        if engine is EngineName.VLLM
-        else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
-    )
-    raise Invalid(
-        f"the engine {engine} is not installed on this server: {how}",
-        reason=Reason.ENGINE_NOT_INSTALLED,
-        field="optimizationInfo.optimizationType",
-    )
-
-
 async def _accept(
     ctx: Context, tx: Transaction, plan: DeployPlan, deployment: Deployment | None, name: str, actor: str
-) -> Job:
+) -> tuple[Deployment, Version, Job]:
     """Write deployment, version, job and their events. Nothing has started when this returns."""
     now = ctx.clock.now()
     if deployment is None:
@@ -255,40 +154,7 @@ async def _accept(
     await tx.events.add(
         _event(ctx, deployment, None, VersionState.PENDING, "DEPLOY_REQUESTED", message, actor, version.version_id)
     )
-    return job
-
-
-async def _find_deployment(tx: Transaction, model_id: str, name: str) -> Deployment | None:
-    """The deployment that a deploy of this name is about: the model's own. A live one of another model is a conflict.
-
-    An undeployed name is free again for every model.
-    """
-    named = await tx.deployments.named(name)
-    for deployment in named:
-        if deployment.model_id != model_id and await _is_live(tx, deployment):
-            raise Conflict(
-                f"the name {name!r} belongs to a deployment of model {deployment.model_id}; "
-                "choose another name or undeploy that one first",
-                reason=Reason.NAME_TAKEN,
-                field="name",
-            )
-    return next((deployment for deployment in named if deployment.model_id == model_id), None)
-
-
-async def _is_live(tx: Transaction, deployment: Deployment) -> bool:
-    versions = await tx.versions.of_deployment(deployment.deployment_id)
-    return deployment.wanted or any(version.state in LIVE for version in versions)
-
-
-async def _check_no_open_job(tx: Transaction, deployment: Deployment) -> None:
-    for job in await tx.jobs.in_progress():
-        if deployment.deployment_id in (job.deployment_id, *job.request.get("deployments", ())):
-            what_then = "wait for its end" if job.action is Action.UNDEPLOY else "wait for its end or cancel it"
-            raise Conflict(
-                f"{deployment.name} has {job.action} {job.job_id} in progress; {what_then}",
-                reason=Reason.JOB_IN_PROGRESS,
-                field="name",
-            )
+    return deployment, version, job
 
 
 def _event(

@@ -181,16 +181,25 @@ async def test_bad_endpoint_timeouts(rig: ApiRig, timeout: object) -> None:
 
 
 async def test_rolling_back(rig: ApiRig) -> None:
-    _, version = await rig.deployed(await rig.ready_model())
+    model = await rig.ready_model()
+    await rig.deployed(model)
+    _, version = await rig.deployed(model)
     url = f"{BASE}/deployments/{version.deployment_id}/rollback"
     reply = await rig.client.post(url, json={"version": 7})
     assert (reply.status_code, problems(reply)) == (404, [("version", "NOT_FOUND")])
     reply = await rig.client.post(url, json={"version": 0})
     assert (reply.status_code, problems(reply)) == (400, [("version", "OUT_OF_RANGE")])
+    reply = await rig.client.post(url, json={"version": 2})
+    assert (reply.status_code, problems(reply)) == (409, [("version", "VERSION_SERVES")])
     reply = await rig.client.post(url, json={"version": 1})
     assert (reply.status_code, reply.json()["action"]) == (200, "DEPLOY")
     status = (await rig.client.get(f"{BASE}/dock-status/{reply.json()['dockStatusId']}")).json()
-    assert status["deploymentVersion"] == 2
+    assert status["deploymentVersion"] == 3
+    reply = await rig.client.post(url, json={"version": 1})
+    assert (reply.status_code, problems(reply)) == (409, [("name", "JOB_IN_PROGRESS")])
+    await rig.failed(version.deployment_id, 3)
+    reply = await rig.client.post(url, json={"version": 3})
+    assert (reply.status_code, problems(reply)) == (409, [("version", "VERSION_NEVER_SERVED")])
 
 
 async def test_replicas_and_logs(rig: ApiRig) -> None:

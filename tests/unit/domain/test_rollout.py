@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from dockyard.domain.deployment import Deployment, Runtime, Version
 from dockyard.domain.lifecycle import REPLICA, VERSION, ReplicaState, VersionState
+from dockyard.domain.plan import Facts, Plan
 from dockyard.domain.replica import Replica, ReplicaFailure, back_off_s
-from dockyard.domain.rollout import Facts, Plan, failures_in_a_row, plan_rollout
+from dockyard.domain.replica_plan import failures_in_a_row
+from dockyard.domain.rollout import plan_rollout
 from dockyard.domain.spec import DeploySpec, EngineName, HyperParameters, Scaling
 from dockyard.errors import Reason
 
@@ -94,7 +96,7 @@ def test_a_version_starts_min_replicas_and_serves_when_all_are_ready() -> None:
     deploying = version(1, VersionState.DEPLOYING, min_replicas=2)
     assert [(start.count, start.restarts) for start in plan([deploying]).starts] == [(2, 0)]
     one = [replica("a", deploying, ReplicaState.READY), replica("b", deploying, ReplicaState.LOADING)]
-    assert plan([deploying], one) == Plan()
+    assert plan([deploying], one) == Plan(awaited=deploying)
     both = [replica("a", deploying, ReplicaState.READY), replica("b", deploying, ReplicaState.READY)]
     ready = plan([deploying], both)
     assert [move.to for move in ready.moves] == [VersionState.DEPLOYED]
@@ -113,9 +115,9 @@ def test_the_old_version_serves_until_the_new_one_is_deployed_then_drains_and_re
     assert [(move.version, move.to) for move in switched.moves] == [(old, VersionState.DRAINING)]
 
     old = replace(old, state=VersionState.DRAINING)
-    assert plan([old, new], [old_replica, new_replica]).drain == (old_replica,)
+    assert plan([old, new], [old_replica, new_replica]).drain[0].replica == old_replica
     draining = replace(old_replica, state=ReplicaState.DRAINING)
-    busy = plan([old, new], [draining, new_replica], Facts(busy=frozenset({"a"})))
+    busy = plan([old, new], [draining, new_replica], Facts(running={"a": 1}))
     assert busy.stop == ()
     assert busy.wake_at == NOW + timedelta(seconds=60)
     assert plan([old, new], [draining, new_replica]).stop == (draining,)
@@ -125,7 +127,7 @@ def test_the_old_version_serves_until_the_new_one_is_deployed_then_drains_and_re
 def test_a_draining_replica_is_stopped_when_the_endpoint_timeout_is_over() -> None:
     old = version(1, VersionState.DRAINING)
     draining = replica("a", old, ReplicaState.DRAINING)
-    late = plan([old], [draining], Facts(busy=frozenset({"a"})), NOW + timedelta(seconds=60))
+    late = plan([old], [draining], Facts(running={"a": 1}), NOW + timedelta(seconds=60))
     assert late.stop == (draining,)
 
 
@@ -188,7 +190,7 @@ def test_no_room_fails_the_deploy_unless_others_are_still_loading() -> None:
     deploying = version(1, VersionState.DEPLOYING)
     (move,) = plan([deploying], facts=Facts(room=0)).moves
     assert (move.to, move.reason) == (VersionState.FAILED, Reason.NO_CAPACITY)
-    assert plan([deploying], facts=Facts(room=0, settling=True)) == Plan()
+    assert plan([deploying], facts=Facts(room=0, settling=True)) == Plan(awaited=deploying)
 
 
 @pytest.mark.parametrize("state", [VersionState.PENDING, VersionState.OPTIMIZING, VersionState.DEPLOYING])
@@ -219,8 +221,8 @@ def situations(draw: st.DrawFn) -> tuple[list[Version], list[Replica], Facts, bo
             name = f"{of.version_id}/{index}"
             replicas.append(failed(name, of, NOW) if state is ReplicaState.FAILED else replica(name, of, state))
     cached = {of.version_id: "key" for of in versions if draw(st.booleans())}
-    busy = frozenset(r.replica_id for r in replicas if draw(st.booleans()))
-    return versions, replicas, Facts(cached=cached, busy=busy, room=draw(st.integers(0, 5))), draw(st.booleans())
+    running = {r.replica_id: 1 for r in replicas if draw(st.booleans())}
+    return versions, replicas, Facts(cached=cached, running=running, room=draw(st.integers(0, 5))), draw(st.booleans())
 
 
 @given(situations())
@@ -235,11 +237,12 @@ def test_every_step_is_legal_and_capacity_is_never_taken_from_the_version_that_s
         living = [r for r in replicas if r.version_id == start.version.version_id and not REPLICA.is_final(r.state)]
         serving = [r for r in living if r.state is not ReplicaState.DRAINING]
         assert len(serving) + start.count <= start.version.spec.scaling.min_replicas
-    for stopped in (*step.stop, *step.drain):
+    for stopped in step.stop:
         assert not REPLICA.is_final(stopped.state)
-        assert step.route is None or stopped.version_id != step.route.version_id
+        of_route = step.route is not None and stopped.version_id == step.route.version_id
+        assert not of_route or stopped.state is ReplicaState.DRAINING
     for drained in step.drain:
-        REPLICA.check(drained.state, ReplicaState.DRAINING)
+        REPLICA.check(drained.replica.state, ReplicaState.DRAINING)
     if step.route is not None:
         assert wanted
 

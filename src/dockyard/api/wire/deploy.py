@@ -14,7 +14,7 @@ from dockyard.domain.job import Action, Job
 from dockyard.domain.lifecycle import JobStatus
 from dockyard.domain.spec import EngineName, ModelType, Quantization
 from dockyard.errors import Invalid, Reason
-from dockyard.services.deploys import DeployPlan, DeployWish
+from dockyard.services.deploy_checks import DeployPlan, DeployWish
 
 NAME_RULE = "must be letters, digits, spaces, '.', '_' and '-', starting with a letter or digit"
 

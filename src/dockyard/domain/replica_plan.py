@@ -1,0 +1,89 @@
+"""The replicas of one version: how many are wanted, what is started, who leaves and when it may end. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from dockyard.domain.deployment import CRASH_LOOP_AFTER, Version
+from dockyard.domain.lifecycle import ReplicaState
+from dockyard.domain.plan import Drain, Facts, Plan, Start
+from dockyard.domain.replica import Replica, back_off_s
+
+STEADY_AFTER = timedelta(seconds=30)  # a replica that was ready this long before it failed begins a new count
+
+
+def wanted_replicas(version: Version, there: int, facts: Facts) -> int:
+    """What the demand needs, as far as the version may have it; while nothing is known of it, what is there."""
+    scaling = version.spec.scaling
+    desired = there if facts.desired is None else facts.desired
+    return max(scaling.min_replicas, min(scaling.max_replicas, desired))
+
+
+def plan_start(
+    version: Version,
+    wanted: int,
+    replicas: Sequence[Replica],
+    living: Sequence[Replica],
+    facts: Facts,
+    now: datetime,
+) -> Plan:
+    """Start what is missing to `wanted`, as far as the host has room, not before the back-off is over."""
+    missing = wanted - sum(1 for replica in living if replica.state is not ReplicaState.DRAINING)
+    if missing <= 0:
+        return Plan()
+    failed = failures_in_a_row(replicas)
+    # The first restart is immediate: one crash is no loop yet. From the second on 1, 2, 4 … 60 s.
+    ended = [replica.stopped_at for replica in replicas if replica.failure is not None and replica.stopped_at]
+    due_at = max(ended) + timedelta(seconds=back_off_s(failed - 1)) if ended else now
+    if now < due_at:
+        return Plan(wake_at=due_at)
+    count = min(missing, max(0, facts.room))
+    return Plan(
+        starts=(Start(version, count, failed),) if count else (), lacking=0 if facts.settling else missing - count
+    )
+
+
+def choose_victims(living: Sequence[Replica], count: int, facts: Facts) -> list[Replica]:
+    """Those that serve nobody yet go first, the youngest of them before the others; then those with the least to do."""
+    able = [r for r in living if r.state in (ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.READY)]
+    youngest_first = sorted(able, key=lambda replica: replica.created_at, reverse=True)
+    busiest_last = sorted(
+        youngest_first, key=lambda r: (r.state is ReplicaState.READY, facts.running.get(r.replica_id, 0))
+    )
+    return busiest_last[:count]
+
+
+def plan_draining(living: Sequence[Replica], facts: Facts, patience: timedelta, now: datetime) -> Plan:
+    """Replicas leave the route, finish what runs, and stop. After `patience` they stop regardless."""
+    draining = [replica for replica in living if replica.state is ReplicaState.DRAINING]
+    patient = [r for r in draining if facts.running.get(r.replica_id) and r.modified_at + patience > now]
+    ready = [replica for replica in living if replica.state is ReplicaState.READY]
+    return Plan(
+        drain=tuple(Drain(replica, "VERSION_DRAINING", "finishes what runs") for replica in ready),
+        stop=tuple(r for r in living if r.state is not ReplicaState.READY and r not in patient),
+        wake_at=min((replica.modified_at + patience for replica in patient), default=None),
+    )
+
+
+def failures_in_a_row(replicas: Sequence[Replica]) -> int:
+    """How many rounds of starts of one version have failed since a replica of it became ready or held on.
+
+    Replicas that were started together share their `restarts`, so ten that fail at once are one failed round.
+    """
+    rounds: set[int] = set()
+    for replica in sorted(replicas, key=lambda r: r.stopped_at or r.modified_at, reverse=True):
+        if replica.state is ReplicaState.READY:
+            break
+        if replica.state is not ReplicaState.FAILED:
+            continue
+        rounds.add(replica.restarts)
+        ended_at = replica.stopped_at or replica.modified_at
+        if replica.ready_at is not None and ended_at - replica.ready_at >= STEADY_AFTER:
+            break
+    return len(rounds)
+
+
+def is_hopeless(failures: Sequence[Replica], replicas: Sequence[Replica]) -> bool:
+    """The next start would fail in the same way, or three in a row have failed."""
+    return any(r.failure is not None and not r.failure.retryable for r in failures) or (
+        failures_in_a_row(replicas) >= CRASH_LOOP_AFTER
+    )

@@ -1,0 +1,172 @@
+"""Everything that a deploy is checked for before it is accepted, and what it would do. Writes nothing."""
+
+from dataclasses import dataclass
+
+from dockyard.domain.compatibility import check_quantization, compute_type, resolve_engine
+from dockyard.domain.deployment import LIVE, Deployment, Runtime, version_name
+from dockyard.domain.devices import DEVICES, place
+from dockyard.domain.fit import MemoryNeed, fit_device, host_need, in_gib, replicas_that_fit
+from dockyard.domain.job import Action
+from dockyard.domain.model import Model
+from dockyard.domain.spec import DeploySpec, EngineName, ModelType
+from dockyard.errors import Conflict, DockyardError, Invalid, Problem, Reason
+from dockyard.services.context import Context
+from dockyard.services.models import check_ready
+from dockyard.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployWish:
+    """A deploy request, read and range-checked. `warnings` of the reading travel on to the reply and the job."""
+
+    name: str
+    model_type: ModelType
+    spec: DeploySpec
+    is_deployed_previously: bool | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployPlan:
+    """What a deploy would do. `device_need` on the published device, `host_need` on this host."""
+
+    model: Model
+    runtime: Runtime
+    device_need: MemoryNeed
+    host_need: MemoryNeed
+    usd_per_hour_min: float
+    usd_per_hour_max: float
+    artifact_cached: bool
+    deployment_version: int
+    version_name: str
+    spec: DeploySpec
+    warnings: tuple[str, ...]
+
+
+async def check_deploy(ctx: Context, tx: Transaction, model_id: str, wish: DeployWish) -> DeployPlan:
+    model = await tx.models.get(model_id)
+    check_ready(model, "deploy")
+    deployment = await find_deployment(tx, model_id, wish.name)
+    if deployment is not None:
+        await check_no_open_job(tx, deployment)
+    runtime, device_need, needed, warnings = _check(ctx, model, wish)
+    versions = await tx.versions.of_deployment(deployment.deployment_id) if deployment else []
+    number = max((version.number for version in versions), default=0) + 1
+    known = bool(versions)
+    if wish.is_deployed_previously is not None and wish.is_deployed_previously != known:
+        warnings = (
+            *warnings,
+            f"isDeployedPreviously is {str(wish.is_deployed_previously).lower()}, but {wish.name!r} "
+            f"{'was' if known else 'was never'} deployed from this model; the server's knowledge counts",
+        )
+    price = DEVICES[wish.spec.device_type].usd_per_hour
+    cached = ctx.preparer.cached(model.artifact_key or "", runtime.engine, wish.spec.quantization)
+    return DeployPlan(
+        model=model,
+        runtime=runtime,
+        device_need=device_need,
+        host_need=needed,
+        usd_per_hour_min=round(price * wish.spec.scaling.min_replicas, 3),
+        usd_per_hour_max=round(price * wish.spec.scaling.max_replicas, 3),
+        artifact_cached=cached is not None,
+        deployment_version=number,
+        version_name=version_name(wish.name, number),
+        spec=wish.spec,
+        warnings=(*wish.warnings, *warnings),
+    )
+
+
+def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, MemoryNeed, MemoryNeed, tuple[str, ...]]:
+    """Model against request, engine, quantization and device; all problems at once."""
+    assert model.card is not None
+    card, spec = model.card, wish.spec
+    problems: list[Problem] = []
+    if wish.model_type is not model.model_type:
+        problems.append(
+            Problem(
+                f"modelType is {wish.model_type}, but {model.name} was imported as {model.model_type}",
+                Reason.MODEL_TYPE_MISMATCH,
+                "modelType",
+            )
+        )
+    try:
+        engine = resolve_engine(card.architecture, spec.optimization)
+        check_quantization(engine, spec.quantization)
+        _check_installed(ctx, engine)
+        device = DEVICES[spec.device_type]
+        placement = place(device, ctx.host(), strict=ctx.policy.strict_devices)
+        fit = fit_device(card, engine, spec.quantization, device, spec.scaling.max_batch_size)
+    except DockyardError as error:
+        raise Invalid(problems=(*problems, *error.problems)) from error
+    if problems:
+        raise Invalid(problems=tuple(problems))
+    compute = compute_type(engine, spec.quantization, placement.kind)
+    on_host = host_need(card, engine, compute, spec.scaling.max_batch_size)
+    on_cpu = placement.kind == "cpu"
+    runtime = Runtime(
+        engine=engine,
+        device=placement.kind,
+        gpus=placement.gpus,
+        compute_type=compute,
+        runs_on=placement.runs_on,
+        context_length=fit.context_length,
+        memory_bytes=on_host.total_bytes if on_cpu else fit.need.total_bytes,
+    )
+    warnings = fit.warnings
+    if on_cpu and replicas_that_fit(ctx.host(), on_host.total_bytes) < spec.scaling.min_replicas:
+        warnings = (
+            *warnings,
+            f"the host has {in_gib(ctx.host().available_bytes)} of memory free and {spec.scaling.min_replicas} "
+            f"replica(s) need {in_gib(on_host.total_bytes)} each",
+        )
+    return runtime, fit.need, on_host, warnings
+
+
+def _check_installed(ctx: Context, engine: EngineName) -> None:
+    if ctx.preparer.installed(engine):
+        return
+    how = (
+        "it installs by `pip install 'dockyard[vllm]'` into an environment of its own, from the release on that has "
+        "the engine, which this one has not; until then choose ctranslate2, or no optimization"
+        if engine is EngineName.VLLM
+        else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
+    )
+    raise Invalid(
+        f"the engine {engine} is not installed on this server: {how}",
+        reason=Reason.ENGINE_NOT_INSTALLED,
+        field="optimizationInfo.optimizationType",
+    )
+
+
+async def find_deployment(tx: Transaction, model_id: str, name: str) -> Deployment | None:
+    """The deployment that a deploy of this name is about: the model's own. A live one of another model is a conflict.
+
+    An undeployed name is free again for every model.
+    """
+    named = await tx.deployments.named(name)
+    for deployment in named:
+        if deployment.model_id != model_id and await _is_live(tx, deployment):
+            raise Conflict(
+                f"the name {name!r} belongs to a deployment of model {deployment.model_id}; "
+                "choose another name or undeploy that one first",
+                reason=Reason.NAME_TAKEN,
+                field="name",
+            )
+    return next((deployment for deployment in named if deployment.model_id == model_id), None)
+
+
+async def _is_live(tx: Transaction, deployment: Deployment) -> bool:
+    versions = await tx.versions.of_deployment(deployment.deployment_id)
+    return deployment.wanted or any(version.state in LIVE for version in versions)
+
+
+async def check_no_open_job(tx: Transaction, deployment: Deployment) -> None:
+    """Raises `Conflict` (JOB_IN_PROGRESS): one deploy or undeploy of a deployment at a time."""
+    for job in await tx.jobs.in_progress():
+        if deployment.deployment_id in (job.deployment_id, *job.request.get("deployments", ())):
+            what_then = "wait for its end" if job.action is Action.UNDEPLOY else "wait for its end or cancel it"
+            raise Conflict(
+                f"{deployment.name} has {job.action} {job.job_id} in progress; {what_then}",
+                reason=Reason.JOB_IN_PROGRESS,
+                field="name",
+            )
