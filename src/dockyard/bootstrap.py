@@ -44,11 +44,12 @@ from dockyard.store.database import Store
 
 log = structlog.get_logger()
 
-RECONCILE_INTERVAL_S = 5.0  # at the latest; everything that matters wakes the loop
+RECONCILE_INTERVAL_S = 30.0  # at the latest; everything that matters wakes the loop
 # A key revoked here is refused at once. Only a database that others write to needs a look, to do so within a second.
 SHARED_KEYS_INTERVAL_S = 0.5
 OWN_KEYS_INTERVAL_S = 5.0
 HOUSEKEEPING_INTERVAL_S = 3600.0
+FORGET_INTERVAL_S = 60.0
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -61,7 +62,7 @@ def serve(settings: Settings) -> None:
     paths = Paths(settings.data_dir.expanduser().resolve())
     paths.make()
     with locked(paths.lock), contextlib.closing(_bind(settings)) as listener:
-        uvicorn_loop = uvicorn.Config("", loop="auto").get_loop_factory()
+        uvicorn_loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(_serve(settings, paths, listener))
 
@@ -79,9 +80,8 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
                 access_log=False,
                 lifespan="off",
                 server_header=False,
-                timeout_graceful_shutdown=int(settings.drain_timeout_s),
             )
-            server = _Server(config)
+            server = _Server(config, settings.drain_timeout_s)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.end)
@@ -92,16 +92,40 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that the signals are ours: it would raise them again before the replicas are stopped."""
+    """uvicorn, except that the signals are ours: it would raise them again before the replicas are stopped.
+
+    Nor does it end the drain: it would cancel the requests that are left, and their clients would hear nothing or 500.
+    And it ticks once a second, for the date header, not ten times: the end is an event.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain_timeout_s: float) -> None:
+        super().__init__(config)
+        self._drain_timeout_s = drain_timeout_s
+        self._ending = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        seconds = 0
+        while not await self.on_tick(10 * seconds):  # uvicorn's ticks, of which every tenth renews the date
+            seconds += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1.0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     def end(self) -> None:
-        """First call: finish what runs. Second: now."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        """First call: finish what runs, while `drain_timeout_s` lasts. Second: now."""
+        if self.should_exit:
+            self._force()
+        else:
+            self.should_exit = True
+            self._ending.set()
+            asyncio.get_running_loop().call_later(self._drain_timeout_s, self._force)
+
+    def _force(self) -> None:
+        """What still runs is broken off when the gateway closes."""
+        self.force_exit = True
 
 
 @contextlib.asynccontextmanager
@@ -188,7 +212,7 @@ async def _loops(
         Loop("reconcile", reconciler.work_due, RECONCILE_INTERVAL_S, metrics),
         Loop("prepare jobs", prepare_jobs.work, RECONCILE_INTERVAL_S, metrics),
         Loop("keys", lambda: keep_keys_fresh(ctx), keys_interval_s, metrics),
-        Loop("housekeeping", lambda: forget_ended_replicas(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
+        Loop("housekeeping", lambda: forget_ended_replicas(ctx), FORGET_INTERVAL_S, metrics),
         Loop("archives", lambda: remove_expired_archives(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
     )
 

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     BAD_FORMAT = "BAD_FORMAT", "The value has the right type and the wrong form."
     UNREADABLE_JSON = "UNREADABLE_JSON", "The body is no JSON, or not UTF-8."
     BODY_TOO_LARGE = "BODY_TOO_LARGE", "The body is larger than the route accepts."
+    BODY_TOO_SLOW = "BODY_TOO_SLOW", "The body did not come within the time that the route gives it."
     UNSUPPORTED_CONTENT_TYPE = "UNSUPPORTED_CONTENT_TYPE", "The route reads another content type."
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", "The route exists, not with this method."
     NOT_FOUND = "NOT_FOUND", "There is no such route or thing."
@@ -65,6 +66,8 @@ class Reason(StrEnum):
     NAME_TAKEN = "NAME_TAKEN", "A deployment of that name belongs to another model."
     JOB_IN_PROGRESS = "JOB_IN_PROGRESS", "A deploy or undeploy of it is still in progress."
     NOT_DEPLOYED = "NOT_DEPLOYED", "There is no live deployment to act on."
+    VERSION_SERVES = "VERSION_SERVES", "The version to roll back to is the one that serves."
+    VERSION_NEVER_SERVED = "VERSION_NEVER_SERVED", "The version to roll back to had failed before it could serve."
     STILL_DEPLOYED = "STILL_DEPLOYED", "The model has live deployments; undeploy them first."
     JOB_ENDED = "JOB_ENDED", "The job has ended; there is nothing to cancel."
 

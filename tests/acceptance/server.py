@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ def body(name: str, optimization: str = "", quantization: str = "", **scaling: i
     }
 
 
+def client(**options: Any) -> httpx.Client:
+    """A client that does not read the certificates of the world first: that would take 70 ms."""
+    return httpx.Client(verify=False, timeout=60, **options)
+
+
 class Server:
     """`with Server(data_dir) as server:` starts it; `kill()` is kill -9, `stop()` is SIGTERM, `start()` starts anew."""
 
@@ -52,6 +57,7 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self._log: list[str] = []
         self._reader: threading.Thread | None = None
+        self._client = client()
         self.url = ""
         self.key = ""
 
@@ -62,6 +68,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self.end_leftovers()
+        self._client.close()
 
     @property
     def pid(self) -> int:
@@ -104,11 +111,15 @@ class Server:
         """SIGTERM: drain and end. Returns the exit code."""
         return self._end(signal.SIGTERM)
 
-    def _end(self, number: signal.Signals) -> int:
-        if self._process is None:
-            return 0
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and do not wait for what comes of it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the end of a server that was told to. Returns the exit code."""
+        assert self._process is not None
         process, self._process = self._process, None
-        process.send_signal(number)
         code = process.wait(60)
         if self._reader is not None:
             self._reader.join()
@@ -116,17 +127,29 @@ class Server:
         process.stderr.close()
         return code
 
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self.send(number)
+        return self.ended()
+
     def workers(self) -> list[psutil.Process]:
-        """The processes of this data directory besides the server: replicas and preparations."""
+        """The processes of this data directory besides the server: replicas and preparations, not warm spares."""
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
                 kind = any(word in ("dockyard.worker", "dockyard.prepare") for word in command)
                 ours = any(word.startswith(str(self.data_dir)) for word in command)
-                if kind and ours and process.status() != psutil.STATUS_ZOMBIE:
+                spare = any(word.startswith("spare.") for word in command)
+                if kind and ours and not spare and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def kill_replica(self, pid: int) -> None:
+        """`kill -9` of one of this server's replicas."""
+        (replica,) = (process for process in self.workers() if process.pid == pid)
+        replica.kill()
 
     def end_leftovers(self) -> None:
         for process in self.workers():
@@ -140,8 +163,9 @@ class Server:
         return {"x-api-key": self.key}
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        base = self.url if path.startswith(("/v1", "/v2", "/healthz", "/readyz")) else f"{self.url}/api/public"
-        return httpx.request(method, base + path, headers=self.headers, timeout=60, **options)
+        operations = ("/v1", "/v2", "/healthz", "/readyz", "/metrics")
+        base = self.url if path.startswith(operations) else f"{self.url}/api/public"
+        return self._client.request(method, base + path, headers=self.headers, **options)
 
     def get(self, path: str) -> Any:
         reply = self.call("GET", path)
@@ -150,7 +174,7 @@ class Server:
 
     def post(self, path: str, json: Any = None) -> Any:
         reply = self.call("POST", path, json=json)
-        assert reply.status_code == 200, reply.text
+        assert reply.status_code in (200, 201), reply.text
         return reply.json()
 
     def watch(self, job_id: str, timeout_s: float = 120) -> Iterator[dict[str, Any]]:
@@ -164,8 +188,33 @@ class Server:
             if status["status"] != "IN_PROGRESS":
                 return
             last = status
-            time.sleep(0.005)  # a client that polls; nothing depends on the interval
+            time.sleep(0.01)  # a client that polls; nothing depends on the interval
         raise AssertionError(f"still in progress: {last}\n{self.log[-1500:]}")
+
+    def metric(self, name: str, deployment: str) -> int:
+        lines = self.call("GET", "/metrics").text.splitlines()
+        told = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return int(float(told[f'{name}{{deployment="{deployment}"}}']))
+
+    def load(self, deployment: str) -> tuple[int, int]:
+        """How many requests for it wait and how many run now."""
+        kinds = ("queued", "in_flight")
+        waiting, running = (self.metric(f"dockyard_requests_{kind}", deployment) for kind in kinds)
+        return waiting, running
+
+    def replicas(self, deployment_id: str) -> list[dict[str, Any]]:
+        return self.get(f"/deployments/{deployment_id}/replicas")["replicas"]
+
+    def versions(self, deployment_id: str) -> dict[int, dict[str, Any]]:
+        listed = self.get(f"/deployments/{deployment_id}/versions")["versions"]
+        return {version["version"]: version for version in listed}
+
+    def until(self, happened: Callable[[], bool], timeout_s: float = 60) -> None:
+        """Look until it has happened."""
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert time.monotonic() < deadline, f"it never happened\n{self.log[-1500:]}"
+            time.sleep(0.01)  # a client that polls; nothing depends on the interval
 
     def wait(self, job_id: str, expect: str = "SUCCESS", timeout_s: float = 120) -> dict[str, Any]:
         """The job at its end, which must be `expect`."""
@@ -176,10 +225,18 @@ class Server:
     def import_model(self, name: str, model_type: str = "openSource") -> str:
         """Import one of the test models; returns its id."""
         wish = {"name": name, "modelType": model_type, "source": {"path": str(MODELS / name)}}
-        reply = self.call("POST", "/models", json=wish)
-        assert reply.status_code in (200, 201), reply.text
-        self.wait(reply.json()["dockStatusId"])
-        return reply.json()["modelId"]
+        accepted = self.post("/models", wish)
+        self.wait(accepted["dockStatusId"])
+        return accepted["modelId"]
+
+    def import_echo(self, folder: Path, *, name: str = "echo", **config: Any) -> str:
+        """Import an echo model with keys of its own in its `config.json`, made in `folder`; returns its id."""
+        known = json.loads((MODELS / "echo" / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**known, "_name": name, **config}))
+        wish = {"name": name, "modelType": "openSource", "source": {"path": str(folder)}}
+        accepted = self.post("/models", wish)
+        self.wait(accepted["dockStatusId"])
+        return accepted["modelId"]
 
     def deploy(self, model_id: str, wish: dict[str, Any], model_type: str = "openSource") -> dict[str, Any]:
         """Deploy and wait for success; returns the dock status."""

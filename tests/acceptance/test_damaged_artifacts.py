@@ -17,16 +17,16 @@ def flip_a_byte(path: Path) -> None:
         file.write(bytes([byte[0] ^ 0xFF]))
 
 
-def test_damaged_files_are_noticed_and_mended(own_data_dir: Path) -> None:
-    with Server(own_data_dir) as server:
+def test_damaged_files_are_noticed_and_mended(bare_data_dir: Path) -> None:
+    with Server(bare_data_dir) as server:
         model_id = server.import_model("t5-date")
         server.deploy(model_id, body("date", "ctranslate2"))
-        (converted,) = own_data_dir.glob("artifacts/*/model.bin")
+        (converted,) = bare_data_dir.glob("artifacts/*/model.bin")
         flip_a_byte(converted)
         server.deploy(model_id, body("date", "ctranslate2"))
         assert server.complete("date", DATE, temperature=0) == "2014-03-03"
 
-        (imported,) = own_data_dir.glob("artifacts/*/model.safetensors")
+        (imported,) = bare_data_dir.glob("artifacts/*/model.safetensors")
         flip_a_byte(imported)
         job_id = server.begin_deploy(model_id, body("date", "ctranslate2"))
         ended = server.wait(job_id, expect="FAILED")

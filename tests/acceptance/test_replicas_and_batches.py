@@ -54,30 +54,6 @@ def test_min_replicas_run_and_undeploy_ends_them(server: Server, t5: str) -> Non
     assert (again.status_code, again.json()["errors"][0]["reason"]) == (409, "NOT_DEPLOYED")
 
 
-def test_a_redeploy_takes_over_without_a_lost_request(server: Server, t5: str) -> None:
-    first = server.deploy(t5, body("again", "ctranslate2"))
-    job_id = server.begin_deploy(t5, body("again", "ctranslate2", maxBatchSize=2))
-    answers: list[str] = []
-    for _ in server.watch(job_id):
-        answers.append(server.complete("again", "date: monday, march 3, 2014", temperature=0))
-    assert set(answers) == {"2014-03-03"}
-    last = server.wait(job_id)
-    assert last["status"] == "SUCCESS"
-    assert (last["deploymentId"], last["deploymentVersion"]) == (first["deploymentId"], 2)
-    versions = server.get(f"/deployments/{first['deploymentId']}/versions")["versions"]
-    assert {version["versionName"] for version in versions} == {"again", "again_v1"}
-
-
-def test_a_rollback_is_a_new_version_with_the_old_parameters(server: Server, t5: str) -> None:
-    first = server.deploy(t5, body("back", "ctranslate2", maxBatchSize=3))
-    server.deploy(t5, body("back", "ctranslate2", maxBatchSize=5))
-    path = f"/deployments/{first['deploymentId']}"
-    ended = server.wait(server.post(f"{path}/rollback", {"version": 1})["dockStatusId"])
-    assert ended["deploymentVersion"] == 3
-    newest = max(server.get(f"{path}/versions")["versions"], key=lambda version: version["version"])
-    assert newest["parameters"]["scalingParameters"]["maxBatchSize"] == 3
-
-
 def test_a_request_beyond_the_ceiling_is_refused_and_an_inference_key_serves_its_deployment_only(
     server: Server, t5: str
 ) -> None:

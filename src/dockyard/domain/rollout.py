@@ -23,9 +23,12 @@ def plan_rollout(
 ) -> Plan:
     """The next steps for one deployment. `replicas` holds the living ones and the recent failures of each version."""
     served = sum(1 for r in replicas if r.state is ReplicaState.READY and _serves(r, versions))
-    steps = [
-        _plan_version(deployment, version, versions, _of(version, replicas), served, facts, now) for version in versions
-    ]
+    steps: list[Plan] = []
+    for version in sorted(versions, key=lambda version: version.number):  # what serves takes room first
+        step = _plan_version(deployment, version, versions, _of(version, replicas), served, facts, now)
+        started = sum(start.count for start in step.starts)
+        facts = replace(facts, room=facts.room - started, settling=facts.settling or started > 0)
+        steps.append(step)
     serving = _serving(deployment, versions, steps)
     return Plan(
         moves=tuple(move for step in steps for move in step.moves),

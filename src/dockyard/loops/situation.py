@@ -26,6 +26,12 @@ class Situation:
     def replicas_of(self, version: Version) -> list[Replica]:
         return [replica for replica in self.replicas if replica.version_id == version.version_id]
 
+    def is_moving(self) -> bool:
+        """Whether it is on its way to another state: a job or a replica has not arrived."""
+        return bool(self.jobs) or any(
+            not REPLICA.is_final(replica.state) and replica.state is not ReplicaState.READY for replica in self.replicas
+        )
+
     def staying(self, version: Version) -> int:
         """How many replicas a version has that live and are not about to leave."""
         return sum(

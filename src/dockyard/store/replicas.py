@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func
+from sqlalchemy import ColumnElement, Select, delete, func, select
 
 from dockyard.domain.lifecycle import REPLICA, ReplicaState
 from dockyard.domain.replica import Replica
@@ -39,6 +39,16 @@ class Replicas(RevisedRepository[Replica]):
     async def ended_before(self, instant: datetime) -> list[Replica]:
         """The replicas that ended before `instant`, oldest first."""
         return await self._all(self._oldest_first().where(*self._ended_before(instant)))
+
+    async def ended_beyond(self, newest: int) -> list[Replica]:
+        """The ended replicas of each deployment but for the `newest` that ended last."""
+        ended_at = func.coalesce(ReplicaRow.stopped_at, ReplicaRow.modified_at)
+        place = func.row_number().over(
+            partition_by=ReplicaRow.deployment_id, order_by=(ended_at.desc(), ReplicaRow.replica_id)
+        )
+        ranked = select(ReplicaRow.replica_id, place.label("place")).where(ReplicaRow.state.in_(ENDED)).subquery()
+        beyond = select(ranked.c.replica_id).where(ranked.c.place > newest)
+        return await self._all(self._oldest_first().where(ReplicaRow.replica_id.in_(beyond)))
 
     def _ended_before(self, instant: datetime) -> tuple[ColumnElement[bool], ...]:
         ended_at = func.coalesce(ReplicaRow.stopped_at, ReplicaRow.modified_at)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dockyard.errors import Reason
+from dockyard.fleets.local.replica import Patience
 from dockyard.protocols.fleet import RunningReplica
 
 if TYPE_CHECKING:
@@ -104,6 +105,30 @@ async def test_a_replica_that_does_not_know_the_token_is_not_adopted(kit: "Kit")
     assert lost.failure is not None
     assert "no longer answered" in lost.failure.message
     assert not _runs(process)
+
+
+async def test_a_server_does_not_wait_for_a_replica_that_hangs(kit: "Kit") -> None:
+    hung = await replica_of_dead_server(kit)
+    psutil.Process(hung.pid).suspend()
+
+    fleet = await kit.open_fleet(hung, patience=Patience(adopt_head_start_s=0.05))
+
+    assert fleet.statuses()[hung.replica_id].alive
+    assert fleet.statuses()[hung.replica_id].health is None
+    psutil.Process(hung.pid).resume()
+    await kit.once_in_phase(fleet, hung.replica_id, "ready")
+
+
+async def test_a_replica_that_goes_on_hanging_is_ended(kit: "Kit") -> None:
+    hung = await replica_of_dead_server(kit)
+    psutil.Process(hung.pid).suspend()
+
+    fleet = await kit.open_fleet(hung, patience=Patience(adopt_head_start_s=0.05, adopt_timeout_s=0.1))
+
+    gone = await kit.once_gone(fleet, hung.replica_id)
+    assert gone.failure is not None
+    assert gone.failure.reason is Reason.TIMED_OUT
+    assert "did not answer the new server" in gone.failure.message
 
 
 async def test_replicas_of_another_data_directory_are_left_alone(kit: "Kit", tmp_path: Path) -> None:

@@ -193,6 +193,13 @@ def test_no_room_fails_the_deploy_unless_others_are_still_loading() -> None:
     assert plan([deploying], facts=Facts(room=0, settling=True)) == Plan(awaited=deploying)
 
 
+def test_the_version_that_serves_takes_the_room_before_the_new_one() -> None:
+    serving, new = version(1, VersionState.DEPLOYED), version(2, VersionState.DEPLOYING)
+    step = plan([new, serving], facts=Facts(room=1))
+    assert [(start.version, start.count) for start in step.starts] == [(serving, 1)]
+    assert step.moves == ()  # the new one waits: what the first takes is not known yet
+
+
 @pytest.mark.parametrize("state", [VersionState.PENDING, VersionState.OPTIMIZING, VersionState.DEPLOYING])
 def test_a_cancelled_version_fails_and_stops_what_it_began(state: VersionState) -> None:
     starting = version(1, state)

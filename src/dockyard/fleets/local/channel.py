@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import msgspec
 
-from dockyard.errors import Unavailable
+from dockyard.errors import Reason, Unavailable
 from dockyard.protocols.generation import TOKEN_HEADER, Health, decode_health
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None)
@@ -24,11 +24,14 @@ class Channel:
         )
 
     async def health(self, timeout_s: float) -> Health:
-        """Ask once. Raises `Unavailable` when no proper answer comes within `timeout_s`."""
+        """Ask once. Raises `Unavailable` when no proper answer comes; with TIMED_OUT if none at all in `timeout_s`."""
         try:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
             async with self._session.get("/health", timeout=timeout, raise_for_status=_refuse) as response:
                 return decode_health.decode(await response.read())
+        except TimeoutError as error:
+            message = f"the replica did not answer within {timeout_s:g} s"
+            raise Unavailable(message, reason=Reason.TIMED_OUT) from error
         except _BROKEN as error:
             raise Unavailable(f"the replica did not answer: {error!r}") from error
 

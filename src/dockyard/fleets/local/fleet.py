@@ -143,21 +143,21 @@ class LocalFleet:
             self._lose(known, "its process is gone")
             return False
         channel = Channel(known.socket, known.token)
-        health = await self._hear(channel)
-        if health is None or health.replica_id != known.replica_id:
+        try:
+            health = await channel.health(self._patience.adopt_head_start_s)
+        except Unavailable as silence:
+            # One that hangs, or computes without a pause, must not keep the others from being served.
+            health, answers = None, silence.reason is Reason.TIMED_OUT
+        else:
+            answers = health.replica_id == known.replica_id
+        if not answers:
             process.close()
             await channel.close()
-            self._lose(known, "it no longer answered and was ended")
+            self._lose(known, "it no longer answered as itself and was ended")
             return False
         address = ReplicaAddress(token=known.token, socket=known.socket)
         self._take_on(process, known.replica_id, address, channel, health=health)
         return True
-
-    async def _hear(self, channel: Channel) -> Health | None:
-        try:
-            return await channel.health(self._patience.adopt_timeout_s)
-        except Unavailable:
-            return None
 
     def _take_on(
         self,

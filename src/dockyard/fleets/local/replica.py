@@ -27,7 +27,8 @@ SERVING = ("ready", "draining")
 class Patience:
     """How long silence is borne. A replica that loads is asked more patiently: an import may hold its only thread.
 
-    There is no bound on the time until it is ready unless `start_timeout_s` sets one: large models load slowly.
+    There is no bound on the time until it is ready unless `start_timeout_s` sets one: large models load slowly. An
+    adopted replica must say something within `adopt_timeout_s`.
     """
 
     probe_interval_s: float = 5.0
@@ -36,6 +37,7 @@ class Patience:
     failed_probes: int = 3
     start_timeout_s: float | None = None
     adopt_timeout_s: float = 10.0
+    adopt_head_start_s: float = 0.25  # for a replica's answer before the others are served without it
     failed_grace_s: float = 2.0
     close_grace_s: float = 10.0
     spare_answer_timeout_s: float = 5.0  # a fork takes some 10 ms
@@ -87,6 +89,8 @@ class LocalReplica:
         self._spawn_task(self._probe())
         if self._patience.start_timeout_s is not None:
             self._spawn_task(self._bound_start(self._patience.start_timeout_s))
+        if self._spawned_at is None and self.status.health is None:
+            self._spawn_task(self._bound_silence(self._patience.adopt_timeout_s))
         self._spawn_task(self._bury())
 
     async def stop(self, grace_s: float) -> None:
@@ -156,6 +160,10 @@ class LocalReplica:
             self._condemn(
                 f"the replica was not ready within {timeout_s:g} s and was killed; allow it more time to load"
             )
+
+    async def _bound_silence(self, timeout_s: float) -> None:
+        if not await self._process.exits_within(timeout_s) and self.status.health is None:
+            self._condemn(f"the replica did not answer the new server within {timeout_s:g} s and was killed")
 
     def _condemn(self, message: str) -> None:
         if self._cause is None and not self._unwanted:
