@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -17,10 +18,12 @@ from dockyard.api.app import build_app
 from dockyard.clock import SystemClock
 from dockyard.data_dir import Paths, locked, read_kept_key, write_private
 from dockyard.domain.access import new_key
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import Failed
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
+from dockyard.gateway.http_protocol import HttpProtocol
 from dockyard.gateway.pool import Load
 from dockyard.logs import configure_logs
 from dockyard.loops.autoscale import Autoscaler
@@ -80,15 +83,25 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                proxy_headers=False,
+                http=HttpProtocol,
             )
             server = _Server(config, settings.drain_timeout_s)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.end)
             port = listener.getsockname()[1]  # a public URL does not tell it
+            _settle_memory()
             log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
             await server.serve(sockets=[listener])
             log.info("dockyard stops: requests have ended, replicas follow")
+
+
+def _settle_memory() -> None:
+    """What is there now stays: a full collection that walks it stopped every request for 94 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 class _Server(uvicorn.Server):
@@ -142,12 +155,12 @@ async def _context(
     fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares)
     keyring = LiveKeyring(store, clock)
     wakes: list[Callable[[], None]] = []
-    autoscaler = Autoscaler(clock)
 
     def on_load(deployment_id: str, load: Load) -> None:
-        autoscaler.note(deployment_id, load.queued, load.in_flight)
+        autoscaler.note(deployment_id, Demand(*load))
 
     gateway = Gateway(keyring, clock, queue_limit=settings.queue_limit, registry=registry, on_load=on_load)
+    autoscaler = Autoscaler(clock, lambda deployment_id: Demand(*gateway.load(deployment_id)))
 
     def wake() -> None:
         for wake_one in wakes:

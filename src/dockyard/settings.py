@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         description="Keep one process per engine in use that has done its imports, so that replicas start at once.",
     )
     queue_limit: int = Field(
-        1000, ge=0, description="Requests that may wait per deployment; beyond it 429 with `Retry-After`."
+        1000,
+        ge=0,
+        description="Requests that may wait per deployment; beyond it, past a key's share, 429 with `Retry-After`.",
     )
     drain_timeout_s: float = Field(
         30.0, ge=0, description="On SIGTERM, how long running requests may take to finish, in seconds."

@@ -1,5 +1,6 @@
 """A gateway that listens, doubles behind it, keys, and a client: what every gateway test starts from."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +18,8 @@ from dockyard.clock import SystemClock
 from dockyard.domain.access import Scope
 from dockyard.domain.spec import HyperParameters
 from dockyard.gateway.app import Gateway
+from dockyard.gateway.http_protocol import HttpProtocol
+from dockyard.gateway.pool import Load
 from dockyard.protocols.fleet import ReplicaAddress
 from dockyard.protocols.routing import Principal, Route, RouteReplica
 
@@ -51,6 +54,25 @@ class Keys:
 
     def find(self, key: str) -> Principal | None:
         return self.known.get(key)
+
+
+class Loads:
+    """Every load of SHIP that was told, and a way to wait for one."""
+
+    def __init__(self) -> None:
+        self.told: list[Load] = [Load(0, 0)]
+        self._changed = asyncio.Event()
+
+    def __call__(self, deployment_id: str, load: Load) -> None:
+        assert deployment_id == SHIP.deployment_id
+        assert load != self.told[-1]
+        self.told.append(load)
+        self._changed.set()
+
+    async def until(self, queued: int, in_flight: int) -> None:
+        while self.told[-1] != Load(queued, in_flight):
+            self._changed.clear()
+            await self._changed.wait()
 
 
 class Rig:
@@ -97,7 +119,7 @@ async def rigged(directory: Path, **options: Any) -> AsyncIterator[Rig]:
     gateway = Gateway(Keys(), SystemClock(), registry=registry, **options)
     async with AsyncExitStack() as stack:
         rig = Rig(stack, directory, gateway, registry)
-        served = await stack.enter_async_context(serve(gateway))
+        served = await stack.enter_async_context(serve(gateway, http=HttpProtocol))
         stack.push_async_callback(gateway.close)
         rig.base_url = f"http://127.0.0.1:{served.port}"
         yield rig

@@ -173,7 +173,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Callable[..., Any], socket: Path | None = None) -> AsyncIterator[Served]:
+async def serve(app: Callable[..., Any], socket: Path | None = None, http: Any = "auto") -> AsyncIterator[Served]:
     """Serve `app` on a Unix socket, or on a free port of the loopback interface."""
     ready, leave = asyncio.Event(), asyncio.Event()
 
@@ -190,6 +190,7 @@ async def serve(app: Callable[..., Any], socket: Path | None = None) -> AsyncIte
 
     config = uvicorn.Config(
         app,
+        http=http,
         uds=str(socket) if socket is not None else None,
         host="127.0.0.1",
         port=0,

@@ -39,6 +39,12 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of each replica on a CPU.", envvar="DOCKYARD_THREADS")
     ] = None,
+    warm_spares: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep processes that have imported an engine.", show_default="yes", envvar="DOCKYARD_WARM_SPARES"
+        ),
+    ] = None,
     queue_limit: Annotated[
         int | None,
         typer.Option(help="Requests that may wait per deployment.", show_default="1000", envvar="DOCKYARD_QUEUE_LIMIT"),

@@ -4,11 +4,12 @@ Nothing here knows HTTP or how a replica is spoken to. All of it runs on the eve
 """
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterator
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, NotFound, Reason, Unavailable
-from dockyard.gateway.pool import Later, Load, OnLoad, Pool, Timer
+from dockyard.gateway.pool import Later, Load, OnLoad, Pool, Refusal, Timer
 from dockyard.gateway.slots import Slot
 from dockyard.protocols.routing import Route, RouteReplica
 
@@ -38,17 +39,18 @@ class Admission:
         """Add or replace a route. A replica that stays keeps its count; one that left finishes what it runs."""
         pool = self._pools.get(route.deployment_id)
         if pool is None:
-            pool = self._pools[route.deployment_id] = Pool(route.deployment_id, self)
+            pool = self._pools[route.deployment_id] = Pool(route.deployment_id, self, self._undeployed)
         self._unroute(pool)
         slots = [self._slot(pool, replica) for replica in route.replicas]
         pool.publish(route, slots)
         return pool
 
-    def withdraw(self, deployment_id: str) -> None:
+    def withdraw(self, deployment_id: str, refusal: DockyardError | None = None) -> None:
+        """Refuse who waits and who comes, with `refusal` if there is one; what runs is left alone."""
         pool = self._pools.get(deployment_id)
         if pool is not None:
             self._unroute(pool)
-            pool.withdraw(lambda returning: self.refusal(returning=returning))
+            pool.withdraw(_each_its_own(refusal) if refusal is not None else self._undeployed)
             if not pool.in_flight:
                 del self._pools[deployment_id]
 
@@ -76,8 +78,14 @@ class Admission:
         for deployment_id in list(self._pools):
             self.withdraw(deployment_id)
 
-    def refusal(self, *, returning: bool) -> DockyardError:
-        """Why there is nothing to wait for."""
+    def forget_if_unused(self, pool: Pool, slot: Slot) -> None:
+        if not slot.in_flight and not slot.routed:
+            self._drop(slot)
+        if not pool.in_flight and pool.route is None:
+            self._pools.pop(pool.deployment_id, None)
+
+    def _undeployed(self, returning: bool) -> DockyardError:
+        """Why there is nothing to wait for, when nobody said more."""
         if self._closed:
             return Unavailable("the server is shutting down; try again", reason=Reason.DRAINING, retry_after_s=5)
         if returning:
@@ -90,12 +98,6 @@ class Admission:
             reason=Reason.MODEL_NOT_SERVED,
             field="model",
         )
-
-    def forget_if_unused(self, pool: Pool, slot: Slot) -> None:
-        if not slot.in_flight and not slot.routed:
-            self._drop(slot)
-        if not pool.in_flight and pool.route is None:
-            self._pools.pop(pool.deployment_id, None)
 
     def _slot(self, pool: Pool, replica: RouteReplica) -> Slot:
         slot = self._slots.get(replica.replica_id)
@@ -119,3 +121,8 @@ class Admission:
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> Timer:
     return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
+def _each_its_own(refusal: DockyardError) -> Refusal:
+    """An exception gathers the trace of everybody who raises it."""
+    return lambda _: copy.copy(refusal)

@@ -1,7 +1,7 @@
 """The gateway: an ASGI app for `/v1` and `/v2`, and the router that the control plane publishes to."""
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import msgspec
@@ -43,8 +43,9 @@ class Gateway:
         registry: CollectorRegistry | None = None,
         on_load: OnLoad | None = None,
     ) -> None:
-        """`queue_limit`: how many requests may wait per deployment. `on_load(deployment_id, load)` is called at each
-        change of a deployment's load, on the event loop, and must not block.
+        """`queue_limit`: how many requests may wait per deployment. `on_load(deployment_id, load)` is called once for
+        each change of a deployment's load, on the event loop, when `load()` says the same; it must not block,
+        publish or withdraw.
         """
         self._keyring = keyring
         self._clock = clock
@@ -57,14 +58,17 @@ class Gateway:
 
     # What the control plane calls
 
+    def published(self) -> Mapping[str, Route]:
+        return self._routes.by_id()
+
     def publish(self, route: Route) -> None:
         self._routes.put(route, self._admission.publish(route))
         addresses = frozenset(replica.address for replica in route.replicas)
         self._upstreams.set_routed(route.deployment_id, addresses)
 
-    def withdraw(self, deployment_id: str) -> None:
+    def withdraw(self, deployment_id: str, refusal: DockyardError | None = None) -> None:
         self._routes.remove(deployment_id)
-        self._admission.withdraw(deployment_id)
+        self._admission.withdraw(deployment_id, refusal)
         self._upstreams.set_routed(deployment_id, frozenset())
 
     def open_requests(self, replica_id: str) -> int:
@@ -78,7 +82,7 @@ class Gateway:
         return self._admission.load(deployment_id)
 
     async def close(self) -> None:
-        """Refuse what waits and what comes, and close the connections to replicas."""
+        """Refuse what waits and what comes, and break off what still runs: its clients are told DRAINING."""
         self._admission.close()
         self._upstreams.close()
 
@@ -191,6 +195,8 @@ def _headers_for(exchange: Exchange, status: int, error: DockyardError) -> list[
         return [(b"allow", b"POST" if exchange.path in _GENERATING else b"GET")]
     if status == 401:
         return [(b"www-authenticate", b"Bearer")]
+    if status == 408:
+        return [(b"connection", b"close")]  # the rest of the body may still come, and is no request
     if status in (429, 503):
         return [(b"retry-after", b"%d" % math.ceil(error.retry_after_s or 1))]
     return []

@@ -25,13 +25,14 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._served = 0
         self._expecting = False
         self._begin()
 
     def _begin(self) -> None:
-        self._status = 0
+        self.status = 0  # of the reply
         self._chunks: list[bytes] = []
         self._unread = 0
         self._complete = False
@@ -43,16 +44,15 @@ class Connection(asyncio.Protocol):
         """The last reply was read to its end and the replica keeps the connection."""
         return self._complete and self._transport is not None and not self._transport.is_closing()
 
-    async def send(self, head_and_body: bytes) -> int:
-        """Send a request and wait for the head of its reply; the status. Raises `ConnectionBroken`."""
+    async def send(self, head_and_body: bytes) -> None:
+        """Send a request and wait for the head of its reply: `status` is known then. Raises `ConnectionBroken`."""
         self._begin()
         if self._transport is None:
             raise self._broken("closed by the replica")
         self._expecting = True
         self._transport.write(head_and_body)
-        while not self._status:
+        while not self.status:
             await self._more()
-        return self._status
 
     async def read(self) -> bytes:
         """What came since the last call, waiting for it if need be; empty at the end. Raises `ConnectionBroken`."""
@@ -66,6 +66,13 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def read_all(self, most: int) -> bytes:
+        """The rest, of which no more than some `most` bytes."""
+        body = b""
+        while len(body) < most and (part := await self.read()):
+            body += part
+        return body
+
     def abort(self) -> None:
         """Drop the connection, which aborts what the replica does for it."""
         if self._transport is not None:
@@ -74,14 +81,14 @@ class Connection(asyncio.Protocol):
     async def _more(self) -> None:
         if self._lost is not None:
             raise self._broken(self._lost)
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
     def _broken(self, why: str) -> ConnectionBroken:
-        return ConnectionBroken(why, unused=self._served > 0 and not self._status)
+        return ConnectionBroken(why, unused=self._served > 0 and not self.status)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -114,7 +121,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         if not self._complete:
-            self._status = self._parser.get_status_code()
+            self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
         if self._complete:

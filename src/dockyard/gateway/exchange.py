@@ -2,16 +2,17 @@
 
 import asyncio
 import re
-import secrets
 from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
 
-from dockyard.errors import Invalid, Reason
+from dockyard.errors import Invalid, Reason, TimedOut
+from dockyard.gateway.random_ids import random_id
 
 Scope = MutableMapping[str, Any]
 
 GONE_STATUS = 499  # in log and metrics only: the client went away before the reply
+BODY_S = 30.0  # for a body to come; whoever sends one byte now and then holds no request open
 WATCH_AFTER_S = 0.01  # a client that leaves sooner is noticed then
 FAREWELL_S = 5.0  # for the last event of a stream that failed, should the client not read
 _VISIBLE = re.compile(rb"[!-~]{1,128}")
@@ -67,7 +68,7 @@ class Exchange:
         if self.key is None and bearer is not None:
             self.key = bearer.decode("latin-1")
         if not self.request_id:
-            self.request_id = f"req-{secrets.token_hex(16)}"
+            self.request_id = random_id("req-")
 
     def check_json(self) -> None:
         """Raise `Invalid` (UNSUPPORTED_CONTENT_TYPE) unless the body claims to be JSON."""
@@ -97,12 +98,9 @@ class Exchange:
                 return b"".join((*parts, part)) if parts else part
             parts.append(part)
 
-    def guard(self, deadline: float) -> "Guard":
-        """`with` this around work that nobody needs once the client is gone or the loop's clock says `deadline`.
-
-        Use it after the body has been read.
-        """
-        return Guard(self._receive, deadline)
+    def guard(self) -> "Guard":
+        """`with` this around reading the body, and around the work that nobody needs once the client is gone."""
+        return Guard(self._receive)
 
     async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         self.status = status
@@ -145,21 +143,35 @@ class Exchange:
 
 
 class Guard:
-    """Cancels the task inside the `with`, as `asyncio.timeout` does, and raises `ClientGone` or `TimeoutError` instead.
+    """Cancels the task inside the `with`, as `asyncio.timeout` does, and raises what came to pass instead.
 
-    Most replies take less than `WATCH_AFTER_S`; only the others pay for a task that listens to the client.
+    That is `TimedOut` (BODY_TOO_SLOW) if `answer_by` was not called within `BODY_S`, `TimeoutError` if the work took
+    until the deadline that was told there, and `ClientGone`. Most replies take less than `WATCH_AFTER_S`; only the
+    others pay for more than one timer.
     """
 
-    __slots__ = ("_cancelling", "_deadline", "_gone", "_late", "_loop", "_receive", "_task", "_timer", "_watcher")
+    __slots__ = (
+        "_cancelling",
+        "_deadline",
+        "_gone",
+        "_late",
+        "_loop",
+        "_receive",
+        "_slow",
+        "_task",
+        "_timer",
+        "_watcher",
+    )
 
-    def __init__(self, receive: Any, deadline: float) -> None:
+    def __init__(self, receive: Any) -> None:
         self._receive = receive
-        self._deadline = deadline
+        self._deadline: float | None = None
+        self._slow = False
         self._gone = False
         self._late = False
         self._watcher: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Guard":
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a guard needs a task")
@@ -167,6 +179,14 @@ class Guard:
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
+        return self
+
+    def answer_by(self, deadline: float) -> None:
+        """The body is there; the rest may take until then, by the loop's clock, and as long as the client stays."""
+        self._deadline = deadline
+        if self._slow:
+            self._timer.cancel()
+            self._begin()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()
@@ -176,11 +196,22 @@ class Guard:
             return
         cancelled_by_others = self._task.uncancel() > self._cancelling
         if kind is asyncio.CancelledError and not cancelled_by_others:
-            raise (ClientGone if self._gone else TimeoutError) from None
+            raise self._came_to_pass() from None
 
     def _begin(self) -> None:
-        self._watcher = self._loop.create_task(self._watch())
-        self._timer = self._loop.call_at(self._deadline, self._expire)
+        self._slow = True
+        if self._deadline is None:
+            self._timer = self._loop.call_later(BODY_S, self._expire)
+        else:
+            self._watcher = self._loop.create_task(self._watch())
+            self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _came_to_pass(self) -> Exception:
+        if self._gone:
+            return ClientGone()
+        if self._deadline is None:
+            return TimedOut(f"the body did not come within {BODY_S:g} s; send it at once", reason=Reason.BODY_TOO_SLOW)
+        return TimeoutError()
 
     def _expire(self) -> None:
         if not self._gone:

@@ -1,7 +1,6 @@
 """The two generating routes, from a body to a reply: who may, what is asked, run it, say it."""
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -19,6 +18,7 @@ from dockyard.gateway.openai_wire import (
     named_model,
 )
 from dockyard.gateway.pool import Pool
+from dockyard.gateway.random_ids import random_id
 from dockyard.gateway.relay import Generation, Relay
 from dockyard.gateway.routes import Routes
 from dockyard.protocols.generation import GenerateRequest
@@ -66,31 +66,21 @@ class Inference:
         """Reply in full, or raise the `DockyardError` that is to be rendered."""
         arrived_at = asyncio.get_running_loop().time()
         exchange.check_json()
-        body = await exchange.read_body(MAX_BODY_BYTES)
-        wanted, route, pool = self._admit(kind, body, principal, account)
-        account.reply_id = f"{kind.shape.prefix}{secrets.token_hex(16)}"
-        generations = [
-            Generation(request, index)
-            for index, request in enumerate(kind.generations(wanted, route, account.reply_id))
-        ]
-        account.generations = generations
-        include_usage = wanted.stream_options is not None and bool(wanted.stream_options.include_usage)
-        created = int(self._clock.now().timestamp())
-        shape = kind.shape(account.reply_id, created, route.name, include_usage=include_usage)
-        sink = _Stream(exchange, shape) if wanted.stream else None
         try:
-            with exchange.guard(deadline=arrived_at + route.endpoint_timeout_s):
-                await self._run(pool, generations, sink)
+            with exchange.guard() as guard:
+                body = await exchange.read_body(MAX_BODY_BYTES)
+                wanted, route, pool = self._admit(kind, body, principal, account)
+                guard.answer_by(arrived_at + route.endpoint_timeout_s)
+                generations, shape = self._prepare(kind, wanted, route, account)
+                sink = _Stream(exchange, shape) if wanted.stream else None
+                await self._run(pool, principal.key_id, generations, sink)
+                usage = total([generation.usage for generation in generations])
+                if sink is not None:
+                    await exchange.end_stream(shape.counts(usage) + DONE)  # waits for a client that does not read
         except TimeoutError as error:
-            raise TimedOut(
-                f"no complete reply within the endpoint timeout of '{route.name}', {route.endpoint_timeout_s} s; ask "
-                "for fewer tokens, or raise endpointTimeout of the deployment"
-            ) from error
-        usage = total([generation.usage for generation in generations])
+            raise _too_late(account) from error
         if sink is None:
             await exchange.reply(200, shape.whole(generations, usage))
-        else:
-            await exchange.end_stream((shape.counts(usage) if include_usage else b"") + DONE)
 
     def _admit(self, kind: Kind[_W], body: bytes, principal: Principal, account: Account) -> tuple[_W, Route, Pool]:
         """The decoded body and where it goes. What the key may not do is told before what is wrong with the body."""
@@ -116,24 +106,45 @@ class Inference:
             raise Forbidden(f"the key may not use '{found[0].name}'; it needs the scope Infer, or to be a key of it")
         return found
 
-    async def _run(self, pool: Pool, generations: list[Generation], sink: "_Stream | None") -> None:
+    def _prepare(self, kind: Kind[_W], wanted: _W, route: Route, account: Account) -> tuple[list[Generation], Shape]:
+        """What goes to replicas, and how the reply is said."""
+        reply_id = account.reply_id = random_id(kind.shape.prefix)
+        requests = kind.generations(wanted, route, reply_id)
+        generations = account.generations = [Generation(request, index) for index, request in enumerate(requests)]
+        include_usage = wanted.stream_options is not None and bool(wanted.stream_options.include_usage)
+        created = int(self._clock.now().timestamp())
+        return generations, kind.shape(reply_id, created, route.name, include_usage=include_usage)
+
+    async def _run(self, pool: Pool, key_id: str, generations: list[Generation], sink: "_Stream | None") -> None:
         if len(generations) == 1:
-            await self._run_one(pool, generations[0], sink)
+            await self._run_one(pool, key_id, generations[0], sink)
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for generation in generations:
-                    group.create_task(self._run_one(pool, generation, sink))
+                    group.create_task(self._run_one(pool, key_id, generation, sink))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _run_one(self, pool: Pool, generation: Generation, sink: "_Stream | None") -> None:
+    async def _run_one(self, pool: Pool, key_id: str, generation: Generation, sink: "_Stream | None") -> None:
         if sink is None:
-            await self._relay.run(pool, generation, generation)
+            await self._relay.run(pool, key_id, generation, generation)
             return
         choice = _StreamedChoice(sink, generation.index)
-        await self._relay.run(pool, generation, choice)
+        await self._relay.run(pool, key_id, generation, choice)
         await choice.end(generation)
+
+
+def _too_late(account: Account) -> TimedOut:
+    assert account.route is not None  # the guard's deadline is the route's
+    limit = f"the endpoint timeout of '{account.route.name}', {account.route.endpoint_timeout_s} s"
+    if any(generation.placed for generation in account.generations):
+        return TimedOut(
+            f"no complete reply within {limit}; ask for fewer tokens, or raise endpointTimeout of the deployment"
+        )
+    return TimedOut(
+        f"no replica had a place for the request within {limit}; try again later, or raise the deployment's maxReplicas"
+    )
 
 
 class _Stream:

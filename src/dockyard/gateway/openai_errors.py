@@ -27,6 +27,7 @@ BY_KIND: dict[str, Rendering] = {
 # Where one kind has several statuses.
 BY_REASON: dict[Reason, Rendering] = {
     Reason.METHOD_NOT_ALLOWED: Rendering(405, "invalid_request_error"),
+    Reason.BODY_TOO_SLOW: Rendering(408, "timeout_error"),
     Reason.BODY_TOO_LARGE: Rendering(413, "invalid_request_error"),
     Reason.UNSUPPORTED_CONTENT_TYPE: Rendering(415, "invalid_request_error"),
 }

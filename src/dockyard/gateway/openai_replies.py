@@ -137,7 +137,9 @@ class Shape(Protocol):
 
     def ending(self, index: int, finish: FinishReason) -> bytes: ...
 
-    def counts(self, usage: TokenUsage) -> bytes: ...
+    def counts(self, usage: TokenUsage) -> bytes:
+        """The event with the counts; empty unless they were asked for."""
+        ...
 
     def whole(self, told: Sequence[Told], usage: TokenUsage) -> bytes: ...
 
@@ -161,7 +163,7 @@ class ChatShape:
         return self._chunk([ChunkChoice(index, Delta(), finish)])
 
     def counts(self, usage: TokenUsage) -> bytes:
-        return event(ChatCompletionChunk(*self._head, [], usage))
+        return event(ChatCompletionChunk(*self._head, [], usage)) if self._no_usage is None else b""
 
     def whole(self, told: Sequence[Told], usage: TokenUsage) -> bytes:
         choices = [ChatChoice(one.index, AssistantMessage(one.text), one.finish or "stop") for one in told]
@@ -190,7 +192,7 @@ class TextShape:
         return event(Completion(*self._head, [TextChoice(index, "", finish)], self._no_usage))
 
     def counts(self, usage: TokenUsage) -> bytes:
-        return event(Completion(*self._head, [], usage))
+        return event(Completion(*self._head, [], usage)) if self._no_usage is None else b""
 
     def whole(self, told: Sequence[Told], usage: TokenUsage) -> bytes:
         choices = [TextChoice(one.index, one.text, one.finish) for one in told]

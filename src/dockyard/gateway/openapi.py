@@ -48,6 +48,7 @@ _GENERATION_ERRORS: tuple[DockyardError, ...] = (
     _NO_KEY,
     Forbidden("the key may not use 'Flan T5'; it needs the scope Infer, or to be a key of it"),
     _UNKNOWN_MODEL,
+    TimedOut("the body did not come within 30 s; send it at once", reason=Reason.BODY_TOO_SLOW),
     Invalid("the body is larger than 8388608 bytes", reason=Reason.BODY_TOO_LARGE),
     Invalid("the body must be JSON: send content-type: application/json", reason=Reason.UNSUPPORTED_CONTENT_TYPE),
     TooMany("the queue of 'Flan T5' is full: 1000 requests wait for 2 replica(s)", reason=Reason.QUEUE_FULL),

@@ -1,25 +1,25 @@
-"""One deployment's places and its queue: who runs, who waits, who is next. All on the event loop's thread."""
+"""One deployment's places and its queue: who runs, who waits, who is refused. All on the event loop's thread."""
 
-import asyncio
 import math
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, Reason, TooMany
+from dockyard.gateway.departures import Departures
+from dockyard.gateway.fair_queue import FairQueue, Waiter
 from dockyard.gateway.slots import Slot
 from dockyard.protocols.routing import Route, RouteReplica
 
-RATE_WINDOW = 64  # completions that the estimate of Retry-After looks back on
-RETRY_AFTER_UNKNOWN_S = 5.0  # said while nothing has completed yet
-RETRY_AFTER_CEILING_S = 60.0
 
+class Load(NamedTuple):
+    """The exact demand on a deployment.
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The exact demand on a deployment: requests that wait, and requests that run (on leaving replicas, too)."""
+    `queued`: requests that wait for a place, those included that lost their replica. `in_flight`: requests that have a
+    place on any of its replicas: of the version that is routed to, of an older one that drains, of one that has been
+    withdrawn. Each prompt of a request counts for itself. A request is in one of the two from its admission to its end,
+    and moves between them in one step.
+    """
 
     queued: int
     in_flight: int
@@ -31,6 +31,7 @@ class Timer(Protocol):
 
 Later = Callable[[float, Callable[[], None]], Timer]
 OnLoad = Callable[[str, Load], None]
+Refusal = Callable[[bool], DockyardError]
 
 
 class House(Protocol):
@@ -41,30 +42,20 @@ class House(Protocol):
     on_load: OnLoad | None
     later: Later
 
-    def refusal(self, *, returning: bool) -> DockyardError:
-        """Why there is nothing to wait for."""
-        ...
-
     def forget_if_unused(self, pool: "Pool", slot: Slot) -> None: ...
 
 
 class Lease:
-    """A place on a replica. `with` gives it back; say `finish` before when the request was served."""
+    """A place on a replica, to be released in every case."""
 
-    __slots__ = ("_pool", "_released", "_served", "_slot", "_strikes")
+    __slots__ = ("_pool", "_released", "_slot", "_strikes", "key_id")
 
-    def __init__(self, pool: "Pool", slot: Slot) -> None:
+    def __init__(self, pool: "Pool", slot: Slot, key_id: str) -> None:
+        self.key_id = key_id
         self._pool = pool
         self._slot = slot
         self._strikes = slot.strikes
-        self._served = False
         self._released = False
-
-    def __enter__(self) -> "Lease":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
     @property
     def replica(self) -> RouteReplica:
@@ -81,68 +72,67 @@ class Lease:
         self._slot.put_aside(self._pool.clock.monotonic(), seen=self._strikes)
 
     def finish(self) -> None:
-        """The request was served to its end."""
-        self._served = True
+        """The replica served the request to its end."""
         self._slot.strikes = 0
 
     def release(self) -> None:
         """Give the place back. Idempotent."""
         if not self._released:
             self._released = True
-            self._pool.take_back(self._slot, served=self._served)
+            self._pool.take_back(self._slot, self.key_id)
 
 
 class Pool:
     """One deployment's replicas and its queue."""
 
-    def __init__(self, deployment_id: str, house: House) -> None:
+    def __init__(self, deployment_id: str, house: House, refusal: Refusal) -> None:
         self.deployment_id = deployment_id
         self.clock = house.clock
         self.route: Route | None = None
         self.in_flight = 0
-        self._house = house
         self.slots: list[Slot] = []
-        # Requests that lost their replica go before those that never ran, and the queue's bound is not for them.
-        self._returning: OrderedDict[asyncio.Future[Lease], None] = OrderedDict()
-        self._waiting: OrderedDict[asyncio.Future[Lease], None] = OrderedDict()
-        self._served_at: deque[float] = deque(maxlen=RATE_WINDOW)
+        self._house = house
+        self._refusal = refusal
+        self._queue: FairQueue[Lease] = FairQueue()
+        self._departures = Departures()
+        self._running: dict[str, int] = {}  # by key; the fewest go first
+        self._told = Load(0, 0)
         self._turn = 0
         self._timer: Timer | None = None
 
     @property
     def load(self) -> Load:
-        return Load(len(self._waiting) + len(self._returning), self.in_flight)
+        return Load(len(self._queue), self.in_flight)
 
-    async def take(self, *, returning: bool = False) -> Lease:
-        """Wait for a place and take it; the caller bounds the time. First come, first served.
+    async def take(self, key_id: str) -> Lease:
+        """Wait for a place and take it, in the turn that `FairQueue` gives the key; the caller bounds the time.
 
-        Raises `TooMany` when the queue is full, and `NotFound` or `Unavailable` once there is nothing to wait for.
+        Raises `TooMany` when the queue has no room for the key, and once there is nothing to wait for, why that is.
         """
         if self.route is None:
-            raise self._house.refusal(returning=returning)
-        queue = self._returning if returning else self._waiting
-        if not self._returning and (returning or not self._waiting):
-            slot = self._choose()
-            if slot is not None:
-                return self._grant(slot)
-        if not returning and len(queue) >= self._house.queue_limit:
-            raise self._full(self.route)
-        return await self._wait(queue)
-
-    async def _wait(self, queue: OrderedDict[asyncio.Future[Lease], None]) -> Lease:
-        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        queue[future] = None
+            raise self._refusal(False)
+        if not self._queue and (slot := self._choose()) is not None:
+            lease = self._grant(slot, key_id)
+            self._changed()
+            return lease
+        if not self._queue.has_room(key_id, self._house.queue_limit):
+            raise self._full(key_id, self.route)
+        waiter: Waiter[Lease] = Waiter(key_id)
+        self._queue.join(waiter)
+        self._departures.begin(self.clock.monotonic())
         self._arm()
-        self.changed()
-        try:
-            return await future
-        except BaseException:
-            # The place may have been handed over in the very step in which the waiter was cancelled.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().release()
-            if queue.pop(future, future) is None:
-                self.changed()
-            raise
+        self._changed()
+        return await self._wait(waiter)
+
+    async def take_another(self, lost: Lease) -> Lease:
+        """A place in exchange for `lost`, whose replica the request has to leave: before all who wait, in one step."""
+        if self.route is None:
+            raise self._refusal(True)
+        waiter: Waiter[Lease] = Waiter(lost.key_id)
+        self._queue.rejoin(waiter)
+        self._departures.begin(self.clock.monotonic())
+        lost.release()
+        return await self._wait(waiter)
 
     def publish(self, route: Route, slots: list[Slot]) -> None:
         """Replace route and replicas in one step; whoever can run now, runs."""
@@ -150,49 +140,73 @@ class Pool:
         self.slots = slots
         self.wake()
 
-    def withdraw(self, error: Callable[[bool], DockyardError]) -> None:
-        """Refuse everybody who waits; `error` is told whether the request had already run."""
+    def withdraw(self, refusal: Refusal) -> None:
+        """Refuse everybody who waits or comes; `refusal` is told whether the request had already run."""
         self.route = None
         self.slots = []
+        self._refusal = refusal
         self._disarm()
-        for queue, returning in ((self._returning, True), (self._waiting, False)):
-            for future in queue:
-                if not future.done():
-                    future.set_exception(error(returning))
-            queue.clear()
-        self.changed()
+        for waiters, returning in zip(self._queue.clear(), (True, False), strict=True):
+            for waiter in waiters:
+                if not waiter.place.done():
+                    waiter.place.set_exception(refusal(returning))
+        self._departures = Departures()
+        self._changed()
 
     def wake(self) -> None:
-        """Hand free places to the first in the queue."""
-        while (queue := self._returning or self._waiting) and (slot := self._choose()) is not None:
-            future, _ = queue.popitem(last=False)
-            if not future.done():
-                future.set_result(self._grant(slot))
+        """Hand free places to those whose turn it is."""
+        while self._queue and (slot := self._choose()) is not None:
+            waiter = self._queue.pop(self._running)
+            self._departed()
+            if not waiter.place.done():
+                waiter.place.set_result(self._grant(slot, waiter.key_id))
         self._arm()
-        self.changed()
+        self._changed()
 
-    def take_back(self, slot: Slot, *, served: bool) -> None:
+    def take_back(self, slot: Slot, key_id: str) -> None:
         slot.leave()
         self.in_flight -= 1
-        if served:
-            self._served_at.append(self.clock.monotonic())
+        left = self._running[key_id] - 1
+        if left:
+            self._running[key_id] = left
+        else:
+            del self._running[key_id]
         self._house.forget_if_unused(self, slot)
-        if self._waiting or self._returning:
+        if self._queue:
+            self._queue.had_place(key_id)
             self.wake()
         else:
-            self.changed()
+            self._changed()
 
-    def changed(self) -> None:
-        if self._house.on_load is not None:
-            self._house.on_load(self.deployment_id, self.load)
+    async def _wait(self, waiter: Waiter[Lease]) -> Lease:
+        try:
+            return await waiter.place
+        except BaseException:
+            place = waiter.place
+            if self._queue.remove(waiter):
+                self._departed()
+                self._changed()
+            elif place.done() and not place.cancelled() and place.exception() is None:
+                place.result().release()  # handed over in the very step in which the waiter was cancelled
+            raise
 
-    def _grant(self, slot: Slot) -> Lease:
+    def _grant(self, slot: Slot, key_id: str) -> Lease:
         self._turn += 1
         slot.enter(self._turn, self.clock)
         self.in_flight += 1
-        if not (self._waiting or self._returning):
-            self.changed()
-        return Lease(self, slot)
+        self._running[key_id] = self._running.get(key_id, 0) + 1
+        return Lease(self, slot, key_id)
+
+    def _departed(self) -> None:
+        self._departures.count(self.clock.monotonic(), left=len(self._queue))
+
+    def _changed(self) -> None:
+        """Tell the load, once for each change and when everything agrees with it."""
+        load = self.load
+        if load != self._told:
+            self._told = load
+            if self._house.on_load is not None:
+                self._house.on_load(self.deployment_id, load)
 
     def _choose(self) -> Slot | None:
         """The least loaded replica with a free place, the longest unused of equals; those put aside come last."""
@@ -214,7 +228,7 @@ class Pool:
     def _arm(self) -> None:
         """Somebody waits and the only free places are on replicas put aside: look again when the first may be tried."""
         self._disarm()
-        if not (self._waiting or self._returning):
+        if not self._queue:
             return
         free = [slot.retry_at for slot in self.slots if slot.aside and slot.in_flight < slot.replica.capacity]
         if free:
@@ -225,21 +239,11 @@ class Pool:
             self._timer.cancel()
             self._timer = None
 
-    def _full(self, route: Route) -> TooMany:
-        waiting = len(self._waiting)
+    def _full(self, key_id: str, route: Route) -> TooMany:
+        waiting, own = len(self._queue), self._queue.waiting_of(key_id)
         return TooMany(
-            f"the queue of '{route.name}' is full: {waiting} requests wait for {len(self.slots)} replica(s); try again "
-            "after the time in Retry-After, or raise the deployment's maxReplicas",
+            f"the queue of '{route.name}' is full: {waiting} requests wait for {len(self.slots)} replica(s), {own} of "
+            "them with this key; try again after the time in Retry-After, or raise the deployment's maxReplicas",
             reason=Reason.QUEUE_FULL,
-            retry_after_s=self._retry_after_s(waiting),
+            retry_after_s=self._departures.retry_after_s(self.clock.monotonic(), waiting, route.endpoint_timeout_s),
         )
-
-    def _retry_after_s(self, waiting: int) -> float:
-        """Seconds until those who wait now have been served, at the recent rate.
-
-        64 completions over the last 8 s are 8 a second; behind 40 waiting that makes 5 s.
-        """
-        if not self._served_at:
-            return RETRY_AFTER_UNKNOWN_S
-        seconds = max(self.clock.monotonic() - self._served_at[0], 0.001)
-        return min(RETRY_AFTER_CEILING_S, max(1.0, (waiting + 1) * seconds / len(self._served_at)))

@@ -6,9 +6,9 @@ import msgspec
 
 from dockyard.clock import Clock
 from dockyard.errors import DockyardError, Failed, Invalid, Reason, Unavailable
-from dockyard.gateway.connection import ConnectionBroken
+from dockyard.gateway.connection import Connection, ConnectionBroken
 from dockyard.gateway.pool import Lease, Pool
-from dockyard.gateway.upstream import Reply, Upstreams
+from dockyard.gateway.upstream import Upstreams
 from dockyard.protocols.generation import (
     FinishReason,
     GenerateEvent,
@@ -22,6 +22,7 @@ from dockyard.protocols.generation import (
 MAX_ENGINE_ERRORS = 2  # this many are retried; the next one ends the request
 # A request that breaks every replica it reaches, without a token in between, is itself the likely cause.
 MAX_FRUITLESS_BREAKS = 5
+ERROR_BODY_BYTES = 1 << 16
 
 _decode_error = msgspec.json.Decoder(ReplicaError)
 
@@ -39,7 +40,7 @@ class Sink(Protocol):
 class Generation:
     """A prompt on its way: what was asked, what came so far, and how it ended."""
 
-    __slots__ = ("_parts", "finish", "first_token_at", "index", "moves", "request", "seen", "usage")
+    __slots__ = ("_parts", "finish", "first_token_at", "index", "moves", "placed", "request", "seen", "usage")
 
     def __init__(self, request: GenerateRequest, index: int = 0) -> None:
         self.request = request
@@ -48,6 +49,7 @@ class Generation:
         self.finish: FinishReason | None = None
         self.usage: Usage | None = None
         self.first_token_at: float | None = None
+        self.placed = False
         self.moves = 0
         self._parts: list[str] = []
 
@@ -90,24 +92,30 @@ class Relay:
         self._upstreams = upstreams
         self._clock = clock
 
-    async def run(self, pool: Pool, generation: Generation, sink: Sink) -> None:
+    async def run(self, pool: Pool, key_id: str, generation: Generation, sink: Sink) -> None:
         """Run `generation` to its end on whichever replicas it takes; the caller bounds the time.
 
         Raises `Invalid` (the replica refuses the request), `Failed` (the engine fails on it again and again), and what
         `Pool.take` raises. The text that the sink got before is right and whole in every case.
         """
-        budget = _Budget(generation)
-        while True:
-            with await pool.take(returning=budget.started) as lease:
+        lease = await pool.take(key_id)
+        generation.placed = True
+        budget: _Budget | None = None
+        try:
+            while True:
                 try:
                     await self._attempt(lease, generation, sink)
                 except _Lost as lost:
                     if not isinstance(lost, _Stale):
                         lease.failed()
+                    budget = budget or _Budget(generation)
                     budget.spend(lost)
+                    lease = await pool.take_another(lease)
                 else:
                     lease.finish()
                     return
+        finally:
+            lease.release()
 
     async def _attempt(self, lease: Lease, generation: Generation, sink: Sink) -> None:
         upstream = self._upstreams.acquire(lease.replica.address)
@@ -126,11 +134,11 @@ class Relay:
                 await sink.accepted()
                 await self._read(reply, generation, sink)
             finally:
-                reply.close()
+                upstream.give_back(reply)
         finally:
             self._upstreams.release(upstream)
 
-    async def _read(self, reply: Reply, generation: Generation, sink: Sink) -> None:
+    async def _read(self, reply: Connection, generation: Generation, sink: Sink) -> None:
         rest = b""
         while chunk := await _next(reply, generation):
             lines = rest + chunk
@@ -176,11 +184,9 @@ class _Budget:
         self._engine_errors = 0
         self._fruitless = 0
         self._seen = len(generation.seen)
-        self.started = False
 
     def spend(self, lost: _Lost) -> None:
         """Count a loss. Raises `Failed` or `Unavailable` when it was one too many."""
-        self.started = True
         self._generation.moves += 1
         if isinstance(lost, _EngineError):
             self._engine_errors += 1
@@ -201,7 +207,7 @@ class _Budget:
                 ) from lost
 
 
-async def _next(reply: Reply, generation: Generation) -> bytes:
+async def _next(reply: Connection, generation: Generation) -> bytes:
     try:
         return await reply.read()
     except ConnectionBroken as error:
@@ -210,10 +216,10 @@ async def _next(reply: Reply, generation: Generation) -> bytes:
         raise _Broke(str(error)) from error
 
 
-async def _refusal(reply: Reply) -> Exception:
+async def _refusal(reply: Connection) -> Exception:
     """What a status other than 200 means: the client's fault, or one more replica to leave."""
     try:
-        told = _decode_error.decode(await reply.read_all())
+        told = _decode_error.decode(await reply.read_all(ERROR_BODY_BYTES))
     except (ConnectionBroken, msgspec.DecodeError, UnicodeDecodeError):
         return _Unreachable(f"the replica answered {reply.status}")
     if reply.status == 400:

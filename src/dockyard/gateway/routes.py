@@ -16,6 +16,9 @@ class Routes:
     def __iter__(self) -> Iterator[Route]:
         return iter([route for route, _ in self._by_id.values()])
 
+    def by_id(self) -> dict[str, Route]:
+        return {deployment_id: route for deployment_id, (route, _) in self._by_id.items()}
+
     def put(self, route: Route, pool: Pool) -> None:
         self.remove(route.deployment_id)
         self._by_id[route.deployment_id] = self._by_name[route.name] = (route, pool)

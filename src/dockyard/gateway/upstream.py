@@ -12,44 +12,20 @@ CONNECT_S = 5.0
 # Below the 5 s after which a plain uvicorn behind a URL closes an idle connection, so that few requests meet one that
 # is just being closed. Local replicas keep theirs for a day.
 KEEP_ALIVE_S = 4.0
-ERROR_BODY_BYTES = 1 << 16
-
-
-class Reply:
-    """A replica's answer, being read. Close it in every case."""
-
-    __slots__ = ("_connection", "_upstream", "status")
-
-    def __init__(self, upstream: "Upstream", connection: Connection, status: int) -> None:
-        self._upstream = upstream
-        self._connection = connection
-        self.status = status
-
-    async def read(self) -> bytes:
-        """Some bytes as they come; empty at the end. Raises `ConnectionBroken`."""
-        return await self._connection.read()
-
-    async def read_all(self) -> bytes:
-        """The rest, of which no more than is fit for an error message."""
-        body = b""
-        while len(body) < ERROR_BODY_BYTES and (part := await self._connection.read()):
-            body += part
-        return body
-
-    def close(self) -> None:
-        """Keep the connection if the reply was read to its end; else drop it, which aborts the request."""
-        self._upstream.give_back(self._connection)
 
 
 class Upstream:
     """A replica's address and the connections to it."""
 
-    __slots__ = ("_head", "_idle", "_tls", "_url", "address", "users")
+    __slots__ = ("_busy", "_head", "_idle", "_loop", "_sweep", "_tls", "_url", "address", "users")
 
     def __init__(self, address: ReplicaAddress) -> None:
         self.address = address
         self.users = 0
-        self._idle: list[Connection] = []
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Connection] = []  # in the order in which they became so
+        self._sweep: asyncio.TimerHandle | None = None
+        self._busy: set[Connection] = set()
         if address.socket is None and address.url is None:
             raise ValueError("a replica's address needs a socket or a URL")
         self._url = urlsplit(address.url or "http://replica")
@@ -59,19 +35,29 @@ class Upstream:
             f"{TOKEN_HEADER}: {address.token}\r\ncontent-type: application/json\r\ncontent-length: "
         ).encode("ascii")
 
-    async def generate(self, body: bytes) -> Reply:
-        """Send a `GenerateRequest`. Raises `OSError` when no connection can be made, `ConnectionBroken` after that."""
+    async def generate(self, body: bytes) -> Connection:
+        """Send a `GenerateRequest`; the connection that its reply comes on, to be given back in every case.
+
+        Raises `OSError` when no connection can be made, `ConnectionBroken` after that.
+        """
         connection = self._kept() or await self._connect()
+        self._busy.add(connection)
         try:
-            return Reply(self, connection, await connection.send(b"%b%d\r\n\r\n%b" % (self._head, len(body), body)))
+            await connection.send(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
         except BaseException:
+            self._busy.discard(connection)
             connection.abort()
             raise
+        return connection
 
     def give_back(self, connection: Connection) -> None:
+        """Keep it if the reply was read to its end; else drop it, which aborts the request."""
+        self._busy.discard(connection)
         if connection.reusable:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(KEEP_ALIVE_S, self._close_old)
         else:
             connection.abort()
 
@@ -79,10 +65,29 @@ class Upstream:
         for connection in self._idle:
             connection.abort()
         self._idle.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def _close_old(self) -> None:
+        """Connections of a past peak do not stay open. Once none is kept, nothing wakes up any more."""
+        oldest = self._loop.time() - KEEP_ALIVE_S
+        young = [connection for connection in self._idle if connection.reusable and connection.idle_since > oldest]
+        for connection in set(self._idle).difference(young):
+            connection.abort()
+        self._idle = young
+        self._sweep = self._loop.call_at(young[0].idle_since + KEEP_ALIVE_S, self._close_old) if young else None
+
+    def break_off(self) -> None:
+        """Abort what runs, too: whoever reads gets `ConnectionBroken`."""
+        for connection in self._busy:
+            connection.abort()
 
     def _kept(self) -> Connection | None:
         """The connection that was used last, so that those of a past peak grow old."""
-        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
+        if not self._idle:
+            return None
+        oldest = self._loop.time() - KEEP_ALIVE_S
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable and connection.idle_since > oldest:
@@ -91,7 +96,7 @@ class Upstream:
         return None
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         async with asyncio.timeout(CONNECT_S):
             if self.address.socket is not None:
                 _, connection = await loop.create_unix_connection(Connection, self.address.socket)
@@ -133,10 +138,11 @@ class Upstreams:
             self._close(upstream)
 
     def close(self) -> None:
-        """Close what is idle now, and the rest as it becomes so."""
+        """Close everything, also under those who still read."""
         self._routed.clear()
         self._all_routed = frozenset()
         for upstream in list(self._open.values()):
+            upstream.break_off()
             if not upstream.users:
                 self._close(upstream)
 

@@ -37,12 +37,16 @@ class Autoscaler:
     def __init__(
         self,
         clock: Clock,
-        wake: Callable[[str], None] = lambda deployment_id: None,
+        demand_of: Callable[[str], Demand],
         later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
-        """`wake(deployment_id)` is called after each decision. `later(delay_s, callback)` defaults to the loop's."""
-        self.wake = wake
+        """`demand_of(deployment_id)`: as of now. `later(delay_s, callback)` defaults to the loop's.
+
+        `wake(deployment_id)`, to be set, is called after each decision.
+        """
+        self.wake: Callable[[str], None] = lambda deployment_id: None
         self._clock = clock
+        self._demand_of = demand_of
         self._later = later or _call_later
         self._followed: dict[str, _Followed] = {}
 
@@ -55,9 +59,8 @@ class Autoscaler:
         if known is not None and known.scaling == scaling:
             return
         there = max(replicas, known.history.desired) if known else replicas
-        followed = _Followed(
-            scaling, begin(scaling, there, self._clock.monotonic()), known.demand if known else Demand(0, 0)
-        )
+        history = begin(scaling, there, self._clock.monotonic())
+        followed = _Followed(scaling, history, self._demand_of(deployment_id))
         if known is not None:
             followed.untold = known.untold
             _disarm(known)
@@ -69,13 +72,13 @@ class Autoscaler:
         for deployment_id in [known for known in self._followed if known not in deployment_ids]:
             _disarm(self._followed.pop(deployment_id))
 
-    def note(self, deployment_id: str, queued: int, in_flight: int) -> None:
+    def note(self, deployment_id: str, demand: Demand) -> None:
         """The load of a deployment has changed. Called as each request comes and goes, so mostly one comparison."""
         followed = self._followed.get(deployment_id)
         if followed is None:
             return
-        followed.demand = Demand(queued, in_flight)
-        if needed(followed.scaling, followed.demand) != followed.history.want:
+        followed.demand = demand
+        if needed(followed.scaling, demand) != followed.history.want:
             self._decide(deployment_id, followed)
 
     def desired(self, deployment_id: str) -> int | None:

@@ -3,12 +3,14 @@
 Both live in memory: the request path never touches the database.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from dockyard.domain.access import Scope
 from dockyard.domain.spec import HyperParameters
+from dockyard.errors import DockyardError
 from dockyard.protocols.fleet import ReplicaAddress
 
 
@@ -41,12 +43,20 @@ class Route:
 
 
 class Router(Protocol):
+    def published(self) -> Mapping[str, Route]:
+        """What is published now, by deployment id."""
+        ...
+
     def publish(self, route: Route) -> None:
         """Add or replace the route of a deployment. Replicas that are no longer named get no new request."""
         ...
 
-    def withdraw(self, deployment_id: str) -> None:
-        """Refuse new requests for the deployment; running ones go on."""
+    def withdraw(self, deployment_id: str, refusal: DockyardError | None = None) -> None:
+        """Refuse new requests for the deployment; running ones go on.
+
+        `refusal` is what those get who wait for a replica, rendered as any error is: `Unavailable` (503) with the
+        reason of a start that failed. Without it they are told that the deployment was undeployed (404).
+        """
         ...
 
     def open_requests(self, replica_id: str) -> int:

@@ -62,11 +62,11 @@ async def scripted() -> AsyncIterator[Scripted]:
 
 @asynccontextmanager
 async def sent(upstream: Upstream) -> AsyncIterator[Callable[[], Any]]:
-    reply = await upstream.generate(b"{}")
+    connection = await upstream.generate(b"{}")
     try:
-        yield reply.read
+        yield connection.read
     finally:
-        reply.close()
+        upstream.give_back(connection)
 
 
 async def test_a_connection_is_kept(scripted: Scripted) -> None:

@@ -6,32 +6,15 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.integration.gateway_rig import SHIP, Rig, events_of, rigged
+from tests.integration.gateway_rig import SHIP, Loads, Rig, events_of, rigged
 
+from dockyard.errors import Reason, Unavailable
 from dockyard.gateway.pool import Load
 
 ASK: dict[str, Any] = {"model": "Ship 1", "messages": [{"role": "user", "content": "go"}]}
 STREAM: dict[str, Any] = {**ASK, "stream": True}
 CHAT = "/v1/chat/completions"
 ID = SHIP.deployment_id
-
-
-class Loads:
-    """Follows the load by its callback, so that a test can wait for one."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-        self.now = Load(0, 0)
-
-    def __call__(self, deployment_id: str, load: Load) -> None:
-        assert deployment_id == ID
-        self.now = load
-        self._changed.set()
-
-    async def until(self, queued: int, in_flight: int) -> None:
-        while self.now != Load(queued, in_flight):
-            self._changed.clear()
-            await self._changed.wait()
 
 
 async def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Any) -> None:
@@ -49,7 +32,7 @@ async def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Any) -> None:
         assert int(reply.headers["retry-after"]) >= 1
         double.hold.set()
         assert [(await task).status_code for task in tasks] == [200, 200, 200]
-        assert loads.now == Load(0, 0)
+        assert loads.told[-1] == Load(0, 0)
         assert double.most_running == 1
 
 
@@ -76,6 +59,26 @@ async def test_undeploying_refuses_those_who_wait(tmp_path: Any) -> None:
         assert reply.status_code == 404
         assert reply.json()["error"]["code"] == "model_not_found"
         assert (await rig.http().post(CHAT, json=ASK)).status_code == 404
+
+
+async def test_those_who_wait_for_a_start_that_fails_are_told_why(tmp_path: Any) -> None:
+    loads = Loads()
+    async with rigged(tmp_path, on_load=loads) as rig:
+        rig.publish()
+        task = asyncio.create_task(rig.http().post(CHAT, json=ASK))
+        await loads.until(queued=1, in_flight=0)
+        why = "the first replica did not start: it ran out of memory"
+        rig.gateway.withdraw(ID, Unavailable(why, reason=Reason.OUT_OF_MEMORY, retry_after_s=30))
+        reply = await task
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
+        assert reply.json()["error"] == {"message": why, "type": "server_error", "param": None, "code": "OUT_OF_MEMORY"}
+
+
+async def test_who_never_got_a_place_is_told_so_when_the_time_is_over(rig: Rig) -> None:
+    rig.publish(endpoint_timeout_s=0)
+    reply = await rig.http().post(CHAT, json=ASK)
+    assert reply.status_code == 504
+    assert "no replica had a place" in reply.json()["error"]["message"]
 
 
 async def test_undeploying_leaves_what_runs_and_drained_tells_when_it_ended(rig: Rig) -> None:

@@ -90,7 +90,7 @@ def admission(clock: Turned | None = None, queue_limit: int = 10) -> Admission:
 
 async def test_the_least_loaded_replica_comes_first() -> None:
     pool = admission().publish(route(replica("small", 2), replica("large", 4)))
-    taken = [(await pool.take()).replica.replica_id for _ in range(6)]
+    taken = [(await pool.take("k")).replica.replica_id for _ in range(6)]
     assert taken[:2] == ["small", "large"]
     assert sorted(taken) == ["large"] * 4 + ["small"] * 2
     assert pool.load == Load(0, 6)
@@ -100,15 +100,16 @@ async def test_equals_take_turns() -> None:
     pool = admission().publish(route(replica("a"), replica("b"), replica("c")))
     order: list[str] = []
     for _ in range(6):
-        with await pool.take() as lease:
-            order.append(lease.replica.replica_id)
+        lease = await pool.take("k")
+        order.append(lease.replica.replica_id)
+        lease.release()
     assert order == ["a", "b", "c", "a", "b", "c"]
 
 
 async def test_first_come_first_served() -> None:
     pool = admission().publish(route(replica("a")))
-    first = await pool.take()
-    tasks = [asyncio.create_task(pool.take()) for _ in range(3)]
+    first = await pool.take("k")
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(3)]
     await settle()
     assert pool.load == Load(3, 1)
     lease = first
@@ -124,30 +125,57 @@ async def test_first_come_first_served() -> None:
 
 async def test_a_full_queue_refuses_with_the_time_that_the_queue_will_take() -> None:
     clock = Turned()
-    pool = admission(clock, queue_limit=2).publish(route(replica("a", 2)))
-    for _ in range(4):  # two a second
-        lease = await pool.take()
-        clock.turn(0.5)
-        lease.finish()
-        lease.release()
-    held = [await pool.take() for _ in range(2)]
-    tasks = [asyncio.create_task(pool.take()) for _ in range(2)]
+    pool = admission(clock, queue_limit=2).publish(route(replica("a")))
+    lease = await pool.take("k")
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(2)]
     await settle()
+    for _ in range(8):  # one leaves every three seconds
+        clock.turn(3)
+        lease.release()
+        lease = await tasks.pop(0)
+        tasks.append(asyncio.create_task(pool.take("k")))
+        await settle()
     with pytest.raises(TooMany) as refused:
-        await pool.take()
+        await pool.take("k")
     assert refused.value.reason is Reason.QUEUE_FULL
-    assert refused.value.retry_after_s == pytest.approx(1.125)  # 3 × 1.5 s ÷ 4
-    held[0].release()
+    assert refused.value.retry_after_s == 6
+    assert "2 of them with this key" in str(refused.value)
+    lease.release()
     assert await tasks[0]
     tasks[1].cancel()
 
 
-async def test_one_who_lost_his_replica_goes_first_and_is_never_refused() -> None:
-    pool = admission(queue_limit=1).publish(route(replica("a")))
-    lease = await pool.take()
-    waiting = asyncio.create_task(pool.take())
+async def test_another_key_waits_for_one_place_not_for_a_thousand_requests() -> None:
+    pool = admission(queue_limit=1000).publish(route(replica("a", 4)))
+    held = [await pool.take("flood") for _ in range(4)]
+    flood = [asyncio.create_task(pool.take("flood")) for _ in range(1000)]
     await settle()
-    back = asyncio.create_task(pool.take(returning=True))
+    other = [asyncio.create_task(pool.take("other")) for _ in range(2)]  # the queue is full, not for them
+    await settle()
+    with pytest.raises(TooMany):
+        await pool.take("flood")
+    assert pool.load == Load(1002, 4)
+    for index, task in enumerate(other):
+        held[index].release()
+        await settle()
+        assert task.done()
+    held[2].release()  # two each
+    held[3].release()
+    await settle()
+    assert [task.done() for task in flood[:3]] == [True, True, False]
+    for task in flood:
+        task.cancel()
+    await settle()
+    assert pool.load == Load(0, 4)
+
+
+async def test_one_who_lost_his_replica_goes_first_and_is_never_refused() -> None:
+    pool = admission(queue_limit=1).publish(route(replica("a"), replica("b")))
+    lost, lease = await pool.take("k"), await pool.take("k")
+    waiting = asyncio.create_task(pool.take("other"))
+    await settle()
+    lost.failed()
+    back = asyncio.create_task(pool.take_another(lost))
     await settle()
     assert pool.load == Load(2, 1)
     lease.release()
@@ -155,12 +183,34 @@ async def test_one_who_lost_his_replica_goes_first_and_is_never_refused() -> Non
     assert (back.done(), waiting.done()) == (True, False)
     back.result().release()
     (await waiting).release()
+    lost.release()
+    assert pool.load == Load(0, 0)
+
+
+async def test_a_place_is_exchanged_without_a_gap_in_the_load() -> None:
+    told: list[Load] = []
+    clock = Turned()
+    gate = Admission(clock, on_load=lambda _, load: told.append(load), later=clock.later)
+    pool = gate.publish(route(replica("a"), replica("b", 2)))
+    leases = [await pool.take("k") for _ in range(3)]
+    told.clear()
+    leases[0].failed()
+    waiting = asyncio.create_task(pool.take_another(leases[0]))
+    await settle()
+    assert told == [Load(1, 2)]
+    leases[1].release()
+    another = await waiting
+    assert told == [Load(1, 2), Load(0, 2)]
+    stale = another
+    other = await pool.take_another(stale)  # its place is free again: the same one
+    assert other.replica == stale.replica
+    assert told == [Load(1, 2), Load(0, 2)]
 
 
 async def test_a_cancelled_waiter_counts_no_more_and_blocks_nobody() -> None:
     pool = admission().publish(route(replica("a")))
-    lease = await pool.take()
-    tasks = [asyncio.create_task(pool.take()) for _ in range(2)]
+    lease = await pool.take("k")
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(2)]
     await settle()
     tasks[0].cancel()
     await settle()
@@ -171,21 +221,21 @@ async def test_a_cancelled_waiter_counts_no_more_and_blocks_nobody() -> None:
 
 async def test_a_place_handed_to_a_waiter_in_the_step_of_his_cancellation_is_not_lost() -> None:
     pool = admission().publish(route(replica("a")))
-    lease = await pool.take()
-    task = asyncio.create_task(pool.take())
+    lease = await pool.take("k")
+    task = asyncio.create_task(pool.take("k"))
     await settle()
     lease.release()  # the place is his now …
     task.cancel()  # … and he never sees it
     await settle()
     assert task.cancelled()
     assert pool.load == Load(0, 0)
-    assert await pool.take()
+    assert await pool.take("k")
 
 
 async def test_publishing_replicas_wakes_those_who_wait() -> None:
     gate = admission()
     pool = gate.publish(route())
-    tasks = [asyncio.create_task(pool.take()) for _ in range(3)]
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(3)]
     await settle()
     gate.publish(route(replica("a", 2)))
     await settle()
@@ -197,9 +247,9 @@ async def test_publishing_replicas_wakes_those_who_wait() -> None:
 async def test_a_replica_that_left_the_route_finishes_and_gets_nothing_new() -> None:
     gate = admission()
     pool = gate.publish(route(replica("old", 4)))
-    lease = await pool.take()
+    lease = await pool.take("k")
     gate.publish(route(replica("new", 1)))
-    assert (await pool.take()).replica.replica_id == "new"
+    assert (await pool.take("k")).replica.replica_id == "new"
     assert gate.open_requests("old") == 1
     drained = asyncio.create_task(gate.drained("old"))
     await settle()
@@ -212,10 +262,12 @@ async def test_a_replica_that_left_the_route_finishes_and_gets_nothing_new() -> 
 
 async def test_withdrawing_refuses_who_waits_and_keeps_what_runs() -> None:
     gate = admission()
-    pool = gate.publish(route(replica("a")))
-    lease = await pool.take()
-    waiting = asyncio.create_task(pool.take())
-    back = asyncio.create_task(pool.take(returning=True))
+    pool = gate.publish(route(replica("a", 2)))
+    lease, lost = await pool.take("k"), await pool.take("k")
+    waiting = asyncio.create_task(pool.take("k"))
+    await settle()
+    lost.failed()
+    back = asyncio.create_task(pool.take_another(lost))
     await settle()
     gate.withdraw("dp-1")
     with pytest.raises(NotFound):
@@ -223,7 +275,9 @@ async def test_withdrawing_refuses_who_waits_and_keeps_what_runs() -> None:
     with pytest.raises(Unavailable):
         await back
     with pytest.raises(NotFound):
-        await pool.take()
+        await pool.take("k")
+    with pytest.raises(Unavailable):
+        await pool.take_another(lease)
     assert gate.load("dp-1") == Load(0, 1)
     assert gate.publish(route(replica("a"))) is pool  # deployed again: the same places, still counted
     assert gate.open_requests("a") == 1
@@ -231,19 +285,36 @@ async def test_withdrawing_refuses_who_waits_and_keeps_what_runs() -> None:
     assert gate.load("dp-1") == Load(0, 0)
 
 
+async def test_withdrawing_may_say_why() -> None:
+    gate = admission()
+    pool = gate.publish(route())
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(2)]
+    await settle()
+    gate.withdraw("dp-1", Unavailable("the start failed", reason=Reason.OUT_OF_MEMORY, retry_after_s=7))
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in told:
+        assert isinstance(error, Unavailable)
+        assert (str(error), error.reason, error.retry_after_s) == ("the start failed", Reason.OUT_OF_MEMORY, 7)
+    assert told[0] is not told[1]
+    with pytest.raises(Unavailable, match="the start failed"):
+        await pool.take("k")
+
+
 async def test_a_broken_replica_is_put_aside_while_another_is_there() -> None:
     pool = admission().publish(route(replica("bad", 9), replica("good", 2)))
-    with await pool.take() as lease:
-        assert lease.replica.replica_id == "bad"
-        lease.failed()
-    assert [(await pool.take()).replica.replica_id for _ in range(2)] == ["good", "good"]
+    lease = await pool.take("k")
+    assert lease.replica.replica_id == "bad"
+    _fail(lease)
+    assert [(await pool.take("k")).replica.replica_id for _ in range(2)] == ["good", "good"]
 
 
 async def test_the_only_replica_is_tried_again_after_a_while_one_request_at_a_time() -> None:
     clock = Turned()
     pool = admission(clock).publish(route(replica("a", 4)))
-    _fail(await pool.take())
-    tasks = [asyncio.create_task(pool.take(returning=True)) for _ in range(3)]
+    leases = [await pool.take("k") for _ in range(3)]
+    for lease in leases:
+        lease.failed()
+    tasks = [asyncio.create_task(pool.take_another(lease)) for lease in leases]
     await settle()
     assert not any(task.done() for task in tasks)
     clock.turn(0.05)
@@ -258,9 +329,9 @@ async def test_the_pause_grows_with_each_failure_and_a_publish_ends_it() -> None
     clock = Turned()
     gate = admission(clock)
     pool = gate.publish(route(replica("a", 4)))
-    _fail(await pool.take())
+    _fail(await pool.take("k"))
     for pause in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
-        task = asyncio.create_task(pool.take())
+        task = asyncio.create_task(pool.take("k"))
         await settle()
         clock.turn(pause - 0.01)
         await settle()
@@ -268,15 +339,15 @@ async def test_the_pause_grows_with_each_failure_and_a_publish_ends_it() -> None
         clock.turn(0.011)
         _fail(await task)
     gate.publish(route(replica("a", 4)))
-    assert await pool.take()
+    assert await pool.take("k")
 
 
 async def test_ten_that_break_at_once_are_one_failure() -> None:
     clock = Turned()
     pool = admission(clock).publish(route(replica("a", 10)))
-    for lease in [await pool.take() for _ in range(10)]:
+    for lease in [await pool.take("k") for _ in range(10)]:
         _fail(lease)
-    task = asyncio.create_task(pool.take())
+    task = asyncio.create_task(pool.take("k"))
     await settle()
     clock.turn(0.05)
     assert await task
@@ -285,7 +356,7 @@ async def test_ten_that_break_at_once_are_one_failure() -> None:
 async def test_closing_refuses_all() -> None:
     gate = admission()
     pool = gate.publish(route())
-    waiting = asyncio.create_task(pool.take())
+    waiting = asyncio.create_task(pool.take("k"))
     await settle()
     gate.close()
     with pytest.raises(Unavailable) as refused:
@@ -293,20 +364,36 @@ async def test_closing_refuses_all() -> None:
     assert refused.value.reason is Reason.DRAINING
 
 
-async def test_every_change_of_the_load_is_told() -> None:
+async def test_every_change_of_the_load_is_told_once_and_agrees_with_what_is_asked() -> None:
     told: list[Load] = []
     clock = Turned()
-    gate = Admission(clock, on_load=lambda _, load: told.append(load), later=clock.later)
+
+    def on_load(deployment_id: str, load: Load) -> None:
+        assert gate.load(deployment_id) == load
+        told.append(load)
+
+    gate = Admission(clock, on_load=on_load, later=clock.later)
     pool = gate.publish(route(replica("a")))
-    told.clear()
-    lease = await pool.take()
-    task = asyncio.create_task(pool.take())
+    lease = await pool.take("k")
+    tasks = [asyncio.create_task(pool.take("k")) for _ in range(3)]
     await settle()
-    lease.release()
-    (await task).release()
-    assert [load for load, before in zip(told, [None, *told], strict=False) if load != before] == [
+    lease.release()  # handed over
+    tasks[1].cancel()
+    await settle()
+    gate.publish(route(replica("a"), replica("b")))
+    gate.publish(route(replica("b")))
+    await settle()
+    gate.withdraw("dp-1")
+    (await tasks[0]).release()
+    (await tasks[2]).release()
+    assert told == [
         Load(0, 1),
         Load(1, 1),
+        Load(2, 1),
+        Load(3, 1),
+        Load(2, 1),
+        Load(1, 1),  # the client left
+        Load(0, 2),  # another replica
         Load(0, 1),
         Load(0, 0),
     ]

@@ -1,0 +1,88 @@
+"""What reaches the transport, and when."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from dockyard.gateway.http_protocol import MOST_BYTES, HttpProtocol
+
+REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Recorder(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def answered(*bodies: bytes, step: bool = False, request: bytes = REQUEST) -> Recorder:
+    """The transport after a reply in these parts; `step`: the loop goes round between them."""
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for body in bodies:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if step:
+                await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
+        done.set()
+
+    config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    transport = Recorder()
+    protocol = HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol.connection_made(transport)
+    protocol.data_received(request)
+    await done.wait()
+    await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    return transport
+
+
+async def test_a_reply_is_one_write() -> None:
+    transport = await answered(b"one", b"two")
+    assert len(transport.writes) == 1
+    assert transport.writes[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert transport.writes[0].endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+async def test_a_stream_is_written_as_it_comes() -> None:
+    transport = await answered(b"one", b"two", step=True)
+    assert [part in written for part, written in zip((b"one", b"two", b"0\r\n"), transport.writes, strict=True)]
+
+
+async def test_much_at_once_reaches_the_transport_at_once() -> None:
+    """Or it could not tell that the client is too slow for it."""
+    transport = await answered(*[b"x" * 1000] * 200)
+    assert all(len(written) < MOST_BYTES + 2000 for written in transport.writes)
+    assert sum(written.count(b"x" * 1000) for written in transport.writes) == 200
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+async def test_what_was_written_goes_out_before_the_connection_closes(version: bytes) -> None:
+    request = REQUEST.replace(b"HTTP/1.1", version).replace(b"host: x", b"host: x\r\nconnection: close")
+    transport = await answered(b"one", request=request)
+    assert transport.closed
+    assert len(transport.writes) == 1
