@@ -27,7 +27,7 @@ def largest_batch(server: Server, deployment_id: str) -> int:
 def test_a_batch_is_a_batch(server: Server, gpt2: str, optimization: str) -> None:
     """With maxBatchSize 4 and 16 requests at once the engine never sees more than 4 rows, and does see 4."""
     name = f"batches {optimization or 'none'}"
-    ended = server.deploy(gpt2, body(name, optimization, maxBatchSize=4))
+    ended = server.deploy(gpt2, body(name, optimization, maxBatchSize=4, maxReplicas=1))
     with ThreadPoolExecutor(16) as pool:
         # Long enough that all 16 are there before the first batch ends.
         answers = list(pool.map(lambda _: server.complete(name, "In the", temperature=0, max_tokens=100), range(16)))
