@@ -4,10 +4,12 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv="$root/.venv"
 
-# ensure_environment EXTRAS: .venv holds Dockyard and the extras, at the versions of constraints.txt.
-# Returns at once when neither pyproject.toml, constraints.txt nor the Python has changed since the last time.
+# ensure_environment EXTRAS [OPTIONS]: .venv holds Dockyard and the extras, at the versions of constraints.txt.
+# Returns at once when neither pyproject.toml, constraints.txt nor the Python has changed since the last time; else the
+# options go to pip.
 ensure_environment() {
     local extras=$1
+    shift
     if ! "$venv/bin/python" -c '' 2>/dev/null; then
         local python
         python=$(find_python)
@@ -20,7 +22,7 @@ ensure_environment() {
             return
         fi
     done
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
         --constraint "$root/constraints.txt" --editable "$root[$extras]"
     echo "$state" >"$venv/.installed-$extras"
 }

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 MODELS = Path(__file__).parent / "models"
+PAIRS = [(model, quantization) for model in ("gpt2-kjv", "t5-date") for quantization in ("float32", "int8_float16")]
 
 _CONVERT = """
 import sys
@@ -16,9 +16,9 @@ for name in sys.argv[2:]:
 """
 
 
-def convert(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
-    """Convert each (model, quantization) to the folder `artifact_of` names."""
-    names = [f"{model}:{quantization}" for model, quantization in pairs]
+def convert_all(folder: Path) -> None:
+    """Convert each model in each precision to the folder `artifact_of` names."""
+    names = [f"{model}:{quantization}" for model, quantization in PAIRS]
     subprocess.run([sys.executable, "-W", "ignore", "-c", _CONVERT, str(MODELS), *names], cwd=folder, check=True)
 
 

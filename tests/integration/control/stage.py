@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.databases import migrated_sqlite
+from tests.integration.control.world import Watch, WatchedStore, World
+
 from dockyard.clock import SystemClock
+from dockyard.domain.autoscaling import Demand
 from dockyard.domain.card import Family, ModelCard
 from dockyard.domain.devices import GIB, Host
 from dockyard.domain.ids import new_id
@@ -15,7 +19,8 @@ from dockyard.domain.lifecycle import ModelState
 from dockyard.domain.model import Artifact, Model
 from dockyard.domain.spec import DeploySpec, EngineName, HyperParameters, ModelType, Scaling
 from dockyard.errors import DockyardError
-from dockyard.fleets.fake import FakeFleet, FakeMachine
+from dockyard.fleets.fake import FakeFleet
+from dockyard.loops.autoscale import Autoscaler
 from dockyard.loops.exports import Exports
 from dockyard.loops.prepare_jobs import PrepareJobs
 from dockyard.loops.preparing import Preparations
@@ -25,11 +30,9 @@ from dockyard.protocols.fleet import RunningReplica
 from dockyard.protocols.preparation import ConvertTask, ExportTask, Outcome, Progress, Task
 from dockyard.protocols.routing import Route
 from dockyard.services.context import Context, Policy
-from dockyard.services.deploys import DeployWish
+from dockyard.services.deploy_checks import DeployWish
 from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
-from dockyard.store.database import Store
-from dockyard.store.transaction import Transaction
 
 CARD = ModelCard(
     architecture="LlamaForCausalLM",
@@ -44,29 +47,6 @@ CARD = ModelCard(
     kv_bytes_per_token=64,
     eos_token_ids=(0,),
 )
-
-
-class Died(BaseException):
-    """The server was killed. No handler of ours may catch it."""
-
-
-class CrashingStore(Store):
-    """A store whose server dies right after the n-th commit, and stays dead; with 0 it never does."""
-
-    def __init__(self, url: str, die_after: int = 0) -> None:
-        super().__init__(url)
-        self._left = die_after or None
-
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        if self._left == 0:
-            raise Died
-        async with super().transaction() as tx:
-            yield tx
-        if self._left is not None:
-            self._left -= 1
-            if self._left == 0:
-                raise Died
 
 
 class FakePreparer:
@@ -132,10 +112,13 @@ class RecordingRouter:
         self.routes: dict[str, Route] = {}
         self.running: dict[str, int] = {}
 
+    def published(self) -> Mapping[str, Route]:
+        return self.routes
+
     def publish(self, route: Route) -> None:
         self.routes[route.deployment_id] = route
 
-    def withdraw(self, deployment_id: str) -> None:
+    def withdraw(self, deployment_id: str, refusal: DockyardError | None = None) -> None:
         self.routes.pop(deployment_id, None)
 
     def open_requests(self, replica_id: str) -> int:
@@ -148,9 +131,11 @@ class RecordingRouter:
 @dataclass
 class Stage:
     ctx: Context
+    store: WatchedStore
     fleet: FakeFleet
     preparer: FakePreparer
     router: RecordingRouter
+    autoscaler: Autoscaler
     reconciler: Reconciler
     replicas: Replicas
     preparations: Preparations
@@ -164,9 +149,13 @@ class Stage:
         await self.quiet()
 
     async def settle(self) -> None:
-        """Rounds until stops and drains have come to rest."""
-        for _ in range(10):
+        """Rounds until stops and drains have come to rest: two in a row wrote nothing."""
+        for _ in range(5):
+            before = self.store.commits
             await self.round()
+            await self.round()
+            if self.store.commits == before:
+                return
 
     async def quiet(self) -> None:
         background = ("stop ", "drain ", "prepare ", "export ")
@@ -210,12 +199,14 @@ async def ready_model(stage: Stage, name: str = "m") -> Model:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(world: Any, store: Store, exports: Path = Path("/exports")) -> AsyncIterator[Stage]:
-    """A server on `world` (its url, machine and artifacts). On leaving, its replicas run on, as after kill -9."""
+async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterator[Stage]:
+    """A server on `world`. On leaving, its replicas run on, as after kill -9."""
+    if not world.database.exists():
+        migrated_sqlite(world.database)
+    store = WatchedStore(f"sqlite:///{world.database}", watch)
     await store.open()
     clock = SystemClock()
-    machine: FakeMachine = world.machine
-    fleet = FakeFleet(clock, machine=machine, auto_ready=True)
+    fleet = FakeFleet(clock, machine=world.machine, auto_ready=True)
     preparer, router = FakePreparer(world.artifacts), RecordingRouter()
     host = Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB)
     ctx = Context(
@@ -225,15 +216,18 @@ async def open_stage(world: Any, store: Store, exports: Path = Path("/exports"))
         fleet=fleet,
         router=router,
         keyring=LiveKeyring(store, clock),
-        downloads=Downloads(exports, b"secret", "http://test"),
+        downloads=Downloads(world.exports, b"secret", "http://test"),
         host=lambda: stage.host,
         policy=Policy(),
         wake=lambda: None,
     )
     prepare_jobs = PrepareJobs(ctx, "stage", [Exports(ctx, "/artifacts", "/scratch")])
     preparations, replicas = Preparations(ctx, "/artifacts", "/scratch"), Replicas(ctx, threads=None)
-    reconciler = Reconciler(ctx, preparations, replicas, "http://test")
-    stage = Stage(ctx, fleet, preparer, router, reconciler, replicas, preparations, prepare_jobs, host)
+    autoscaler = Autoscaler(clock, lambda deployment_id: Demand(0, 0))
+    reconciler = Reconciler(ctx, preparations, replicas, autoscaler, "http://test")
+    stage = Stage(
+        ctx, store, fleet, preparer, router, autoscaler, reconciler, replicas, preparations, prepare_jobs, host
+    )
     async with store.reading() as tx:
         known = [
             RunningReplica(
@@ -250,6 +244,7 @@ async def open_stage(world: Any, store: Store, exports: Path = Path("/exports"))
     try:
         yield stage
     finally:
+        autoscaler.close()
         await prepare_jobs.close()
         await preparations.close()
         await replicas.close()

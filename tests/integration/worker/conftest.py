@@ -5,18 +5,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.conversion import MODELS, artifact_of, convert
+from tests.conversion import MODELS, artifact_of
 from tests.integration.worker_rig import RunningWorker, spec, start
 
 Start = Callable[..., Awaitable[RunningWorker]]
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(converted_models: Path) -> Path:
     """gpt2-kjv as a CTranslate2 artifact."""
-    folder = tmp_path_factory.mktemp("artifacts")
-    convert(folder, [("gpt2-kjv", "float32")])
-    return artifact_of(folder, "gpt2-kjv", "float32")
+    return artifact_of(converted_models, "gpt2-kjv", "float32")
 
 
 @pytest.fixture
