@@ -2,105 +2,24 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.conversion import MODELS, artifact_of, convert
+from tests.contract.engine_rig import CASES, GPT2, PROMPTS, T5, Case, Loaded, collected, load, spec_of, text_of
+from tests.conversion import MODELS
 
-from dockyard.engines.base import Engine, Generation, Row, Sampling
+from dockyard.engines.base import Row, Sampling
 from dockyard.engines.registry import import_engine
 from dockyard.errors import Failed, Invalid, Reason
-from dockyard.protocols.generation import GenerateEvent, GenerateRequest, Usage, WorkerSpec
-from dockyard.worker.prompt import load_prompts
-from dockyard.worker.serving import Serving
-from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
-
-GREEDY = Sampling(temperature=0)
-
-
-@dataclass(frozen=True)
-class Case:
-    engine: str
-    model: str
-    quantization: str = "float32"
-
-    def __str__(self) -> str:
-        return f"{self.engine}-{self.model}-{self.quantization}"
-
-
-GPT2 = [
-    Case("transformers", "gpt2-kjv"),
-    Case("ctranslate2", "gpt2-kjv"),
-    Case("ctranslate2", "gpt2-kjv", "int8_float16"),
-]
-T5 = [
-    Case("transformers", "t5-date"),
-    Case("ctranslate2", "t5-date"),
-    Case("ctranslate2", "t5-date", "int8_float16"),
-]
-CASES = [Case("echo", "echo", "none"), *GPT2, *T5]
-PROMPTS = {
-    "gpt2-kjv": ["And God said", "Moses", "In the beginning the LORD thy God came unto me, and said", "a"],
-    "t5-date": ["date: monday, march 3, 2014", "date: 4 july 1999", "date: december 25, 2033", "date: 1/2/1960"],
-    "echo": ["one", "and the second", "é", "🚢 ship"],
-}
+from dockyard.protocols.generation import GenerateRequest, Usage
 
 
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("artifacts")
-    convert(folder, [(case.model, case.quantization) for case in CASES if case.engine == "ctranslate2"])
-    return folder
-
-
-def spec_of(case: Case, artifacts: Path) -> WorkerSpec:
-    model_dir = MODELS / case.model
-    converted = artifact_of(artifacts, case.model, case.quantization)
-    return WorkerSpec(
-        replica_id="rp-1",
-        token="t",
-        engine=case.engine,
-        artifact_dir=str(converted if case.engine == "ctranslate2" else model_dir),
-        model_dir=str(model_dir),
-        family="encoder_decoder" if case.model == "t5-date" else "decoder",
-        device="cpu",
-        compute_type={"none": "none", "float32": "float32", "int8_float16": "int8_float32"}[case.quantization],
-        max_batch_size=4,
-        context_length=None if case.model == "t5-date" else 256,
-        threads=2,
-        eos_token_ids={"gpt2-kjv": [0], "t5-date": [1], "echo": [256]}[case.model],
-        decoder_start_token_id=0 if case.model == "t5-date" else None,
-    )
-
-
-@dataclass
-class Loaded:
-    case: Case
-    engine: Engine
-    tokenizer: Tokenizer
-    serving: Serving
-
-    def row(self, prompt: str, max_new: int = 16, resume: Sequence[int] = (), sampling: Sampling = GREEDY) -> Row:
-        return Row(self.tokenizer.encode(prompt, special=True), max_new, sampling, resume)
-
-    async def ids(self, row: Row) -> list[int]:
-        return await collected(self.engine.submit(row))
-
-    async def answer(self, request: GenerateRequest) -> list[GenerateEvent]:
-        answer = await self.serving.answer(request, 0)
-        return [event async for events in answer.events() for event in events]
-
-
-def load(case: Case, artifacts: Path) -> Loaded:
-    spec = spec_of(case, artifacts)
-    engine = import_engine(case.engine)(spec)
-    engine.load()
-    tokenizer = load_tokenizer(Path(spec.model_dir))
-    return Loaded(case, engine, tokenizer, Serving(engine, tokenizer, load_prompts(spec, tokenizer)))
+def artifacts(converted_models: Path) -> Path:
+    return converted_models
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -108,14 +27,6 @@ async def loaded(request: pytest.FixtureRequest, artifacts: Path) -> AsyncIterat
     made = load(request.param, artifacts)
     yield made
     made.engine.close()
-
-
-async def collected(generation: Generation) -> list[int]:
-    return [token async for tokens in generation for token in tokens]
-
-
-def text_of(events: Sequence[GenerateEvent]) -> str:
-    return "".join(event.text for event in events)
 
 
 async def test_greedy_is_the_same_every_time(loaded: Loaded) -> None:
@@ -173,11 +84,27 @@ async def test_cancelling_frees_the_place(loaded: Loaded) -> None:
     assert (loaded.engine.running, loaded.engine.waiting) == (0, 0)
 
 
-async def test_sixteen_at_once_run_at_most_four_at_a_time(loaded: Loaded) -> None:
+async def test_sixteen_at_once_run_in_batches_of_four_at_most(loaded: Loaded) -> None:
     rows = [loaded.row(PROMPTS[loaded.case.model][0], 4)] * 16
     results = await asyncio.gather(*map(loaded.ids, rows))
     assert all(result == results[0] for result in results)
+    assert loaded.engine.capacity == (4 if loaded.case.engine == "echo" else 5)  # one more in the reserve
     assert loaded.engine.largest_batch == (1 if loaded.case.engine == "echo" else 4)
+
+
+@pytest.mark.parametrize("case", [*GPT2, *T5], ids=str)
+async def test_batches_that_run_at_once_do_not_mix(case: Case, artifacts: Path) -> None:
+    """Two lanes, where the engine has them, and the reserve: what comes later starts beside what runs already."""
+    loaded = load(case, artifacts, workers=2)
+    prompts = PROMPTS[case.model]
+    singles = [await loaded.ids(loaded.row(prompt, 40)) for prompt in prompts]
+    long = [loaded.engine.submit(loaded.row(prompt, 40)) for prompt in prompts]
+    begun = await anext(long[0])
+    late = [loaded.engine.submit(loaded.row(prompt, 2)) for prompt in prompts]
+    first, *others = await asyncio.gather(*map(collected, (*long, *late)))
+    loaded.engine.close()
+    assert [[*begun, *first], *others[:3]] == singles
+    assert others[3:] == [single[:2] for single in singles]
 
 
 async def test_usage_finish_and_text(loaded: Loaded) -> None:

@@ -22,12 +22,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One continuation to make: at most `max_new` (≥ 1) tokens after `prompt` and the already known `resume`."""
+    """One continuation to make: at most `max_new` (≥ 1) tokens after `prompt` and the already known `resume`.
+
+    `prefilled`: the same of the generation that `resume` came from, where it had one.
+    """
 
     prompt: Sequence[int]
     max_new: int
     sampling: Sampling
     resume: Sequence[int] = ()
+    prefilled: int | None = None
 
 
 class Generation:
@@ -35,13 +39,17 @@ class Generation:
 
     All of it belongs to the event loop, but `cancelled`, which an engine's thread may read. Leaving the iteration
     early needs `cancel()`; then the row leaves the batch at the next step.
+
+    `prefilled`, known before the first token: how many tokens of the prompt the engine computed at once, where the last
+    digits of what follows depend on that and it is not the usual all but one. Whoever resumes passes it on (`Row`).
     """
 
-    __slots__ = ("_ended", "_error", "_ids", "_on_cancel", "_waiter", "cancelled", "row")
+    __slots__ = ("_ended", "_error", "_ids", "_on_cancel", "_waiter", "cancelled", "prefilled", "row")
 
     def __init__(self, row: Row, on_cancel: Callable[["Generation"], None]) -> None:
         self.row = row
         self.cancelled = False
+        self.prefilled: int | None = None
         self._on_cancel = on_cancel
         self._ids: list[int] = []
         self._ended = False

@@ -1,190 +1,211 @@
-"""Static batching for engines that cannot add to a running batch: what waits when the thread is free starts at once.
+"""Static batching for engines that cannot add to a running batch: what waits when a lane is free starts at once.
 
-The loop forms the batches, one thread runs them; rows stop one by one, the batch ends with its last row.
+The loop forms the batches, the lanes' threads run them. ADR 9 has the measurements behind the numbers.
 """
 
 import asyncio
-import queue
-import threading
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from dockyard.engines.base import Generation, Row
-from dockyard.engines.failures import translated
+from dockyard.engines.lane import Lane, RunBatch
 
-# emit(index of the row in the batch, token id) → True when that row must stop. For the engine's thread.
-Emit = Callable[[int, int], bool]
-RunBatch = Callable[[Sequence[Row], Emit], None]
+# pick(rows in their order, at most so many) → indices of those that go as one batch, of which 0 is always one.
+Pick = Callable[[Sequence[Row], int], list[int]]
 
-# After a batch of n rows its clients come back within moments of each other. Starting with the first one alone would
-# make the n - 1 others wait for a whole generation: batches of 1 and n - 1 in turn. On a busy machine the moments add
-# up to 11 ms for ten clients, so the wait grows with what it can save: after a batch of 2 s it is 40 ms.
+# Requests that were sent at once arrive one by one. Starting with the first one alone would make the others wait for a
+# whole generation, so a batch is formed when nothing came for a moment. It is 2 % of a generation of eight tokens.
+_QUIET_S = 0.002
+_QUIET_CEILING_S = 0.015  # they may never stop coming
+# After a batch of n rows its clients come back within moments of each other. On a busy machine the moments add up to
+# 11 ms for ten clients, so the wait grows with what it can save: after a batch of 2 s it is 40 ms.
 _LINGER_S = 0.004
 _LINGER_SHARE = 0.02  # of the time that the batch took
 _LINGER_CEILING_S = 0.05
+# A row that has waited so many times as long as it would take itself, at the pace of those that run, goes to the
+# reserve. Rows of one length get in with the next batch before that, so they are not torn apart.
+_PATIENCE = 2.0
+_RESERVE_SHARE = 4  # the reserve takes a quarter of a batch
+
+
+def by_key(key: Callable[[Row], Hashable]) -> Pick:
+    """Rows go together that have the first one's key."""
+
+    def pick(rows: Sequence[Row], limit: int) -> list[int]:
+        wanted = key(rows[0])
+        return [index for index, row in enumerate(rows) if key(row) == wanted][:limit]
+
+    return pick
+
+
+def reserve_rows(batch_size: int) -> int:
+    """How many rows the reserve takes at once."""
+    return max(1, batch_size // _RESERVE_SHARE)
 
 
 class Cohorts:
-    """The queue in front of one blocking `run_batch`.
+    """The queue in front of a blocking `run_batch`, which is called on `lanes` + 1 threads at most.
 
-    A batch holds at most `capacity` rows of one `key` (what must be equal within a batch). The row that has waited
-    longest chooses the key, so nobody starves; the others of that key go with it in their order. An idle engine starts
-    at once; right after a batch, a next one of its key waits at most `linger_s`, or a fiftieth of the batch's time, for
-    as many rows as were here together meanwhile.
+    A batch holds at most `batch_size` rows of those that `pick` lets go together. The row that has waited longest is in
+    the next batch, so nobody starves. Rows that do not go with it take the next free lane, if there is one.
+
+    The lane beyond is the reserve: a short row behind long ones need not wait for them.
     """
 
     def __init__(
         self,
         run_batch: RunBatch,
         *,
-        capacity: int,
+        batch_size: int,
         eos_token_ids: frozenset[int],
-        key: Callable[[Row], Hashable],
+        pick: Pick,
+        lanes: int = 1,
+        on_form: Callable[[Sequence[Generation]], None] = lambda _: None,
+        quiet_s: float = _QUIET_S,
         linger_s: float = _LINGER_S,
+        patience: float = _PATIENCE,
     ) -> None:
         self.largest_batch = 0
-        self._run_batch = run_batch
-        self._capacity = capacity
-        self._eos = eos_token_ids
-        self._key = key
-        self._waiting: deque[Generation] = deque()
-        self._batch: list[Generation] = []
+        self._batch_size = batch_size
+        self._pick = pick
+        self._on_form = on_form
+        self._waiting: dict[Generation, float] = {}  # in their order, with the loop's time at which they came
+        self._lanes = [Lane(run_batch, eos_token_ids=eos_token_ids, on_done=self._batch_done) for _ in range(lanes)]
+        self._reserve = Lane(run_batch, eos_token_ids=eos_token_ids, on_done=self._reserve_done)
+        self._quiet_s = quiet_s
         self._linger_s = linger_s
-        self._lingers_for = 0  # rows; 0 when it does not linger
-        self._most_here = 0  # rows that ran and waited at once since the batch was formed
-        self._formed_at = 0.0
-        self._forming: asyncio.Handle | None = None
-        self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()
-        # What the thread has for the loop; one hop of the loop carries all that is there.
-        self._out: deque[tuple[Generation, int | None, BaseException | None]] = deque()
-        self._hop_pending = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None  # set while a batch is being gathered, with these three:
+        self._wanted = 0  # rows that end the gathering
+        self._form_by = 0.0
+        self._lingers = False
+        self._relief: asyncio.TimerHandle | None = None
 
     @property
     def running(self) -> int:
-        return sum(not generation.ended for generation in self._batch)
+        return sum(lane.running for lane in (*self._lanes, self._reserve))
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     def submit(self, row: Row) -> Generation:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._thread.start()
         generation = Generation(row, self._forget)
-        self._waiting.append(generation)
-        self._most_here = max(self._most_here, self.running + self.waiting)
-        if self._lingers_for == 0 or len(self._waiting) >= self._lingers_for:
-            self._form_soon()
+        self._waiting[generation] = asyncio.get_running_loop().time()
+        here = self.running + self.waiting
+        for lane in self._lanes:
+            lane.most_here = max(lane.most_here, here)
+        if self._timer is not None and len(self._waiting) >= self._wanted:
+            self._form()
+        elif not self._lingers and self._idle:
+            self._gather()
+        else:
+            self._expect_relief()
         return generation
 
     def close(self) -> None:
-        """Cancel all rows and wait for the thread, a step at most: an interpreter must not end under native code."""
-        for generation in (*self._waiting, *self._batch):
+        """Cancel all rows and wait for the threads."""
+        self._stop_timer()
+        if self._relief is not None:
+            self._relief.cancel()
+        for generation in tuple(self._waiting):
             generation.cancel()
-        self._work.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    # On the loop
+        for lane in (*self._lanes, self._reserve):
+            lane.close()
 
     def _forget(self, generation: Generation) -> None:
-        """A waiting row that was cancelled gives up its place; a running one is dropped by `_emit`."""
-        if generation in self._waiting:
-            self._waiting.remove(generation)
+        """A waiting row that was cancelled gives up its place; a running one is dropped by its lane."""
+        self._waiting.pop(generation, None)
 
-    def _form_soon(self) -> None:
-        """Form the next batch after the events of this pass of the loop, so that a burst starts as one batch."""
-        if self._loop is None or self._batch or (self._forming and not self._lingers_for):
-            return
-        if self._forming:
-            self._forming.cancel()
-        self._lingers_for = 0
-        self._forming = self._loop.call_soon(self._form)
+    # When the next batch is formed
 
-    def _linger(self, after: list[Generation]) -> None:
-        rows = min(self._capacity, self._most_here)
-        of_another_key = bool(self._waiting) and self._key(self._waiting[0].row) != self._key(after[0].row)
-        if self._loop is None or len(self._waiting) >= rows or of_another_key:
-            self._form_soon()
+    @property
+    def _idle(self) -> list[Lane]:
+        return [lane for lane in self._lanes if not lane.batch]
+
+    def _gather(self) -> None:
+        """Form a batch once nothing has come for a moment."""
+        now = asyncio.get_running_loop().time()
+        if self._timer is None:
+            self._wanted, self._form_by = self._batch_size * len(self._idle), now + _QUIET_CEILING_S
+        self._form_at(min(now + self._quiet_s, self._form_by))
+
+    def _batch_done(self, lane: Lane, batch: Sequence[Generation]) -> None:
+        """Form the next batch, or wait for those who were in this one: they come back, if they do, within moments."""
+        expected = min(self._batch_size, lane.most_here - self.running)
+        lane.most_here = 0
+        of_others = bool(self._waiting) and len(self._pick([batch[0].row, next(iter(self._waiting)).row], 2)) < 2
+        if len(self._waiting) >= expected or of_others:
+            self._form()
             return
-        took_s = self._loop.time() - self._formed_at
-        wait_s = max(self._linger_s, min(_LINGER_CEILING_S, _LINGER_SHARE * took_s))
-        self._lingers_for = rows
-        self._forming = self._loop.call_later(wait_s, self._form)
+        now = asyncio.get_running_loop().time()
+        share = _LINGER_SHARE * (now - lane.formed_at)
+        self._lingers, self._wanted = True, expected
+        self._form_at(now + max(self._linger_s, min(_LINGER_CEILING_S, share)))
+
+    def _form_at(self, when: float) -> None:
+        self._drop_timer()
+        self._timer = asyncio.get_running_loop().call_at(when, self._form)
+
+    def _stop_timer(self) -> None:
+        self._drop_timer()
+        self._lingers = False
+
+    def _drop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Who is in it
 
     def _form(self) -> None:
-        self._forming = None
-        self._lingers_for = 0
-        if self._batch or not self._waiting:
+        self._stop_timer()
+        idle = self._idle
+        while idle and self._waiting:
+            lane = idle[0]
+            self._begin(lane, list(self._waiting), self._share(len(self._waiting), len(idle)))
+            lane.most_here = self.running + self.waiting
+            idle = idle[1:]
+        self._expect_relief()
+
+    def _share(self, waiting: int, idle: int) -> int:
+        """Rows for the next batch. A full batch spreads over all idle lanes; for fewer rows one stays free."""
+        over = idle if waiting >= self._batch_size else max(1, idle - 1)
+        return min(self._batch_size, -(-waiting // over))
+
+    def _begin(self, lane: Lane, candidates: Sequence[Generation], limit: int) -> None:
+        batch = [candidates[index] for index in self._pick([generation.row for generation in candidates], limit)]
+        for generation in batch:
+            del self._waiting[generation]
+        self._on_form(batch)
+        self.largest_batch = max(self.largest_batch, len(batch))
+        lane.begin(batch)
+
+    # The reserve
+
+    def _expect_relief(self) -> None:
+        """Look again when the first of those who wait will have lost patience, if no lane takes them before."""
+        if self._relief is not None:
+            self._relief.cancel()
+            self._relief = None
+        if self._waiting and not self._reserve.batch and not self._idle:
+            due = min(self._due().values())
+            self._relief = asyncio.get_running_loop().call_at(due, self._relieve)
+
+    def _relieve(self) -> None:
+        self._relief = None
+        if self._reserve.batch or self._idle:
             return
-        key = self._key(self._waiting[0].row)
-        others: deque[Generation] = deque()
-        for generation in self._waiting:
-            fits = len(self._batch) < self._capacity and self._key(generation.row) == key
-            (self._batch if fits else others).append(generation)
-        self._waiting = others
-        self._most_here = len(self._batch) + len(others)
-        self._formed_at = self._loop.time() if self._loop is not None else 0.0
-        self.largest_batch = max(self.largest_batch, len(self._batch))
-        self._work.put(self._batch)
+        now = asyncio.get_running_loop().time()
+        if impatient := [generation for generation, due in self._due().items() if due <= now]:
+            self._begin(self._reserve, impatient, reserve_rows(self._batch_size))
+        else:
+            self._expect_relief()
 
-    def _deliver(self) -> None:
-        """Hand what the thread has made to its rows, the tokens of several steps together."""
-        self._hop_pending = False  # before the reading: whatever comes after it gets a hop of its own
-        tokens: dict[Generation, list[int]] = {}
-        ends: list[tuple[Generation, BaseException | None]] = []
-        while self._out:
-            generation, token, error = self._out.popleft()
-            if token is None:
-                ends.append((generation, error))
-            else:
-                tokens.setdefault(generation, []).append(token)
-        for generation, ids in tokens.items():
-            generation.deliver(ids)
-        for generation, error in ends:
-            generation.end(error)
+    def _due(self) -> dict[Generation, float]:
+        """When those who wait lose patience, at the pace of now."""
+        pace_s = max(lane.pace_s for lane in self._lanes)
+        patience_s = self._patience * pace_s
+        return {waiting: since + patience_s * waiting.row.max_new for waiting, since in self._waiting.items()}
 
-    def _batch_done(self) -> None:
-        self._deliver()
-        batch, self._batch = self._batch, []
-        self._linger(batch)
-
-    # On the engine's thread
-
-    def _serve(self) -> None:
-        while (batch := self._work.get()) is not None:
-            self._run(batch)
-            self._call_loop(self._batch_done)
-
-    def _run(self, batch: list[Generation]) -> None:
-        left = {index: generation.row.max_new for index, generation in enumerate(batch)}
-        error: BaseException | None = None
-        try:
-            self._run_batch([generation.row for generation in batch], lambda i, t: self._emit(batch, left, i, t))
-        except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
-            error = translated(failure, "the generation")
-        for index in left:
-            self._out.append((batch[index], None, error))
-
-    def _emit(self, batch: list[Generation], left: dict[int, int], index: int, token: int) -> bool:
-        """Take one token. A row stops at its end of sequence, at its `max_new`, or when nobody wants it any more."""
-        if index not in left:
-            return True
-        generation = batch[index]
-        left[index] -= 1
-        self._out.append((generation, token, None))
-        stops = token in self._eos or left[index] == 0 or generation.cancelled
-        if stops:
-            del left[index]
-            self._out.append((generation, None, None))
-        if not self._hop_pending:
-            self._hop_pending = True
-            self._call_loop(self._deliver)
-        return stops
-
-    def _call_loop(self, callback: Callable[[], None]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+    def _reserve_done(self, _: Lane, __: Collection[Generation]) -> None:
+        self._expect_relief()

@@ -1,16 +1,18 @@
 """CTranslate2: a Generator for decoders, a Translator for encoder-decoders, in cohorts of equal sampling parameters."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ctranslate2
 import msgspec
 
-from dockyard.engines.base import Row
+from dockyard.engines.base import Generation, Row
 from dockyard.engines.batched import BatchedEngine
-from dockyard.engines.cohorts import Emit
+from dockyard.engines.cohorts import by_key
 from dockyard.engines.failures import translated
+from dockyard.engines.lane import Emit
+from dockyard.engines.prefill import pick_alike, prefill_length, replays, same_choice
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
@@ -27,7 +29,7 @@ class CTranslate2Engine(BatchedEngine):
     can_seed = False  # its random state is one per process
 
     def __init__(self, spec: WorkerSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec, lanes=spec.workers)
         self._model: Any = None
         self._tokens: list[str] = []
         self._source_tokens: list[str] = []
@@ -41,12 +43,15 @@ class CTranslate2Engine(BatchedEngine):
                 str(folder),
                 device=self._spec.device,
                 compute_type=self._spec.compute_type,
-                inter_threads=1,
+                inter_threads=self._lanes + 1,  # they share the weights
                 intra_threads=self._spec.threads,
             )
         except (RuntimeError, ValueError, MemoryError, OSError) as error:
             raise translated(error, "loading the CTranslate2 artifact") from error
-        self._begin(self._generate if self._decoder_only else self._translate, _batch_key)
+        if self._decoder_only:
+            self._begin(self._generate, pick_alike, _note_prefill)
+        else:
+            self._begin(self._translate, by_key(same_choice))
 
     def _read_vocabulary(self, folder: Path) -> None:
         try:
@@ -66,12 +71,44 @@ class CTranslate2Engine(BatchedEngine):
             ) from error
 
     def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
-        """Blocks. The callback sees new tokens only; `max_length` counts those of each row by itself."""
+        """Blocks."""
+        prefilled = prefill_length(rows)
+        if prefilled == 0 or (len(rows) == 1 and replays(rows[0])):
+            self._generate_stepwise(rows, prefilled, emit)
+        else:
+            self._generate_together(rows, prefilled, emit)
+
+    def _generate_together(self, rows: Sequence[Row], prefilled: int, emit: Emit) -> None:
+        """CTranslate2 prefills what the shortest row has, less one token, and steps through the rest.
+
+        Rows that replay get company by one that ends where the prefill must, and leaves at its first token.
+        The callback sees new tokens only; `max_length` counts those of each row by itself.
+        """
+        known = [[*row.prompt, *row.resume] for row in rows]
+        if replays(rows[0]):
+            known.append(known[0][: prefilled + 1])
         self._model.generate_batch(
-            [[self._tokens[i] for i in (*row.prompt, *row.resume)] for row in rows],
+            [self._spelled(ids) for ids in known],
             include_prompt_in_result=False,
             max_length=max(row.max_new for row in rows),
-            callback=lambda step: emit(step.batch_id, step.token_id),
+            callback=lambda step: step.batch_id == len(rows) or emit(step.batch_id, step.token_id),
+            **self._options(rows[0]),
+        )
+
+    def _generate_stepwise(self, rows: Sequence[Row], prefilled: int, emit: Emit) -> None:
+        """Prefill what is said, which only a single row can, and step through all the rest.
+
+        Here the callback sees all tokens after the first that is stepped through, and `max_length` counts them.
+        """
+        stepped = [[*row.prompt, *row.resume][prefilled:] for row in rows]
+        known = [len(ids) - 1 for ids in stepped]
+        self._model.generate_batch(
+            [self._spelled(ids) for ids in stepped],
+            static_prompt=self._spelled(rows[0].prompt[:prefilled]) or None,
+            cache_static_prompt=False,
+            include_prompt_in_result=True,
+            max_length=max(count + row.max_new for count, row in zip(known, rows, strict=True)),
+            callback=lambda step: step.step >= known[step.batch_id] and emit(step.batch_id, step.token_id),
             **self._options(rows[0]),
         )
 
@@ -80,7 +117,7 @@ class CTranslate2Engine(BatchedEngine):
         known = [len(row.resume) for row in rows]
         self._model.translate_batch(
             [[self._source_tokens[i] for i in row.prompt] for row in rows],
-            target_prefix=[[self._tokens[i] for i in row.resume] for row in rows],
+            target_prefix=[self._spelled(row.resume) for row in rows],
             max_input_length=0,  # the default would cut long prompts without a word
             max_decoding_length=max(len(row.resume) + row.max_new for row in rows),
             min_decoding_length=0,
@@ -88,8 +125,11 @@ class CTranslate2Engine(BatchedEngine):
             **self._options(rows[0]),
         )
 
+    def _spelled(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokens[i] for i in ids]
+
     def _options(self, row: Row) -> dict[str, Any]:
-        """Equal for all rows of a cohort, see `_batch_key`. CTranslate2 refuses a top-k above the vocabulary."""
+        """Equal for all rows of a cohort. CTranslate2 refuses a top-k above the vocabulary."""
         options: dict[str, Any] = {
             "beam_size": 1,
             "end_token": sorted(self.eos_token_ids),
@@ -103,12 +143,9 @@ class CTranslate2Engine(BatchedEngine):
         return options
 
 
-def _batch_key(row: Row) -> Hashable:
-    """Equal sampling parameters; and prompts of one token apart from longer ones.
-
-    CTranslate2 4.8.5 forwards at once what all prompts of a batch have but for one token. With a prompt of a single
-    token that is nothing, and then it returns the rest of the other rows' prompts as if they were generated.
-    """
-    sampling = row.sampling
-    choice = None if sampling.greedy else (sampling.temperature, sampling.top_p, sampling.top_k)
-    return len(row.prompt) + len(row.resume) == 1, choice
+def _note_prefill(batch: Sequence[Generation]) -> None:
+    """Say what is not usual, so that whoever resumes one of these can have it the same way."""
+    prefilled = prefill_length([generation.row for generation in batch])
+    for generation in batch:
+        if generation.row.sampling.greedy and prefilled != len(generation.row.prompt) - 1:
+            generation.prefilled = prefilled

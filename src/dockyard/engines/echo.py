@@ -1,10 +1,12 @@
 """The echo engine: answers with its prompt, once, then ends. For tests, and for measuring all that is not an engine.
 
 Its model folder's `config.json` may set `step_ms`: absent, the answer comes at once; a number, one token every so many
-milliseconds (0: every pass of the loop), for tests that must see a generation under way.
+milliseconds (0: every pass of the loop), for tests that must see a generation under way. `faults` maps maxBatchSizes to
+what goes wrong at each: `load`, `memory` or `warm_up`, for tests of a version that cannot start beside one that serves.
 """
 
 import asyncio
+import os
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import msgspec
 
 from dockyard.engines.base import Generation, Row
 from dockyard.engines.failures import translated
+from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
 EOS = 256  # the ids below are bytes
@@ -33,6 +36,7 @@ class EchoEngine:
         self._eos = min(self.eos_token_ids)
         self._config = Path(spec.artifact_dir, "config.json")
         self._step_s: float | None = None
+        self._fault: str | None = None
         self._running: set[Generation] = set()
         self._waiting: deque[Generation] = deque()
 
@@ -51,8 +55,15 @@ class EchoEngine:
             raise translated(error, f"reading {self._config.name}") from error
         step_ms = config.get("step_ms")
         self._step_s = None if step_ms is None else step_ms / 1000
+        self._fault = config.get("faults", {}).get(str(self.capacity))
+        if self._fault == "load":
+            raise Failed("the echo engine was told to refuse this model", reason=Reason.ENGINE_FAILED)
+        if self._fault == "memory":
+            _exhaust_memory()
 
     def submit(self, row: Row) -> Generation:
+        if self._fault == "warm_up":
+            os.abort()  # as native code that runs into a wall
         generation = Generation(row, self._leave)
         if self._step_s is None:
             self.largest_batch = self.largest_batch or 1
@@ -93,3 +104,11 @@ class EchoEngine:
         if generation in self._waiting:
             self._waiting.remove(generation)
         self._admit()
+
+
+def _exhaust_memory() -> None:
+    """Ask for more than any address space holds; nothing is touched."""
+    try:
+        bytearray(1 << 60)
+    except MemoryError as error:
+        raise translated(error, "loading the echo engine") from error

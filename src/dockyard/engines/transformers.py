@@ -23,8 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from dockyard.engines.base import Row
 from dockyard.engines.batched import BatchedEngine
-from dockyard.engines.cohorts import Emit
+from dockyard.engines.cohorts import by_key
 from dockyard.engines.failures import translated
+from dockyard.engines.lane import Emit
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
@@ -67,7 +68,7 @@ class TransformersEngine(BatchedEngine):
             self.eos_token_ids = _ids(self._model.generation_config.eos_token_id)
         # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
         self._model.generation_config = GenerationConfig()
-        self._begin(self._generate, self._batch_key)
+        self._begin(self._generate, by_key(self._batch_key))
 
     def _batch_key(self, row: Row) -> Hashable:
         """Decoder prefixes of one batch have one length: absolute positions of a decoder know no padding."""

@@ -7,7 +7,8 @@ as body. Dropping the connection aborts the request. Every call carries the head
 
 `resume` continues a generation that another replica began: the ids of all tokens that came in events so far. The text
 already sent for them is derived anew from the ids, so nothing is sent twice and nothing is left out. The
-end-of-sequence id is among them only if text that was held back came with it.
+end-of-sequence id is among them only if text that was held back came with it. An event may carry `prefilled`, a number
+that goes back with `resume`: with it a greedy text goes on exactly as it would have (ADR 9); without it, nearly so.
 
 `GET /watch` replies with a line of `Health` at once and at every change, counts at most four times a second, until the
 replica ends. An open watch, or a `/health` now and then, tells the replica that a server lives.
@@ -36,6 +37,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop: list[str] = []
     seed: int | None = None
     resume: list[int] = []
+    prefilled: int | None = None  # of the last event that carried it
 
 
 class Usage(msgspec.Struct):
@@ -64,6 +66,7 @@ class GenerateEvent(msgspec.Struct, omit_defaults=True):
     ids: list[int] = []
     finish: FinishReason | None = None
     usage: Usage | None = None
+    prefilled: int | None = None  # with a first token only; tokens of the prompt that the engine computed at once
     error: ReplicaError | None = None
 
 
@@ -107,10 +110,11 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     compute_type: str
     max_batch_size: int
     context_length: int | None
-    threads: int
+    threads: int  # of each batch
     eos_token_ids: list[int]
+    workers: int = 1  # batches of `max_batch_size` that may run at once over the same weights, where the engine can
     decoder_start_token_id: int | None = None
-    orphan_after_s: float = 30.0
+    orphan_after_s: float = 25.0  # so that it is gone within 30 s
 
 
 encode_request = msgspec.json.Encoder()

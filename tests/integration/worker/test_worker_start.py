@@ -20,7 +20,7 @@ async def test_a_watch_sees_every_phase(start_worker: Start, converted: Path) ->
     assert seen[0] in ("starting", "importing")
     health = await worker.health()
     assert set(health.timings) == {"importMs", "loadMs", "warmUpMs"}
-    assert (health.capacity, health.engine, health.compute_type) == (4, "ctranslate2", "float32")
+    assert (health.capacity, health.engine, health.compute_type) == (5, "ctranslate2", "float32")  # 4 and the reserve
     assert (health.can_seed, health.chat_template, health.largest_batch) == (False, False, 1)
     assert [line for line in worker.log if " phase " in line and "phase=ready" in line]
 

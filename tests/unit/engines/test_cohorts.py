@@ -5,11 +5,13 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from dockyard.engines.base import Generation, Row, Sampling
-from dockyard.engines.cohorts import Cohorts, Emit
+from dockyard.engines.cohorts import Cohorts, by_key
+from dockyard.engines.lane import Emit
 from dockyard.errors import Failed, Reason
 
 EOS = 0
@@ -42,6 +44,16 @@ class Steps:
         self.orders.put(None)
 
 
+def cohorts_of(steps: Steps, **options: Any) -> Cohorts:
+    """Batches of four, by sampling parameters."""
+    defaults: dict[str, Any] = {
+        "batch_size": 4,
+        "eos_token_ids": frozenset({EOS}),
+        "pick": by_key(lambda r: r.sampling),
+    }
+    return Cohorts(steps.run_batch, **(defaults | options))
+
+
 @pytest.fixture
 def steps() -> Steps:
     return Steps()
@@ -49,7 +61,7 @@ def steps() -> Steps:
 
 @pytest.fixture
 async def cohorts(steps: Steps) -> AsyncIterator[Cohorts]:
-    made = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset({EOS}), key=lambda row: row.sampling)
+    made = cohorts_of(steps)
     yield made
     steps.finish()
     made.close()
@@ -116,7 +128,7 @@ async def test_the_end_of_sequence_ends_a_row_and_is_told(cohorts: Cohorts, step
 async def test_after_a_batch_the_next_waits_for_as_many_rows() -> None:
     """A linger of an hour: only the number of rows can end it."""
     steps = Steps()
-    cohorts = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda _: None, linger_s=3600)
+    cohorts = cohorts_of(steps, quiet_s=0, linger_s=3600)
     first = [cohorts.submit(row(name)) for name in (0, 1)]
     await steps.until_started()
     steps.finish()
@@ -135,7 +147,7 @@ async def test_after_a_batch_the_next_waits_for_as_many_rows() -> None:
 async def test_after_a_batch_the_next_waits_for_all_who_were_here_together() -> None:
     """One started alone and three came meanwhile: without waiting for the first, batches of three and one in turn."""
     steps = Steps()
-    cohorts = Cohorts(steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda _: None, linger_s=3600)
+    cohorts = cohorts_of(steps, quiet_s=0, linger_s=3600)
     first = cohorts.submit(row(0))
     await steps.until_started()
     for name in (1, 2, 3):
@@ -154,9 +166,7 @@ async def test_after_a_batch_the_next_waits_for_all_who_were_here_together() -> 
 async def test_nobody_waits_for_rows_that_cannot_join() -> None:
     """An hour's linger again: the next row has other parameters than those that may come back."""
     steps = Steps()
-    cohorts = Cohorts(
-        steps.run_batch, capacity=4, eos_token_ids=frozenset(), key=lambda row: row.sampling, linger_s=3600
-    )
+    cohorts = cohorts_of(steps, linger_s=3600)
     for name in (0, 1):
         cohorts.submit(row(name))
     await steps.until_started()
@@ -238,10 +248,125 @@ async def test_tokens_made_while_the_loop_is_busy_come_together(cohorts: Cohorts
 
 async def test_closing_ends_everything() -> None:
     steps = Steps()
-    cohorts = Cohorts(steps.run_batch, capacity=1, eos_token_ids=frozenset(), key=lambda _: None)
+    cohorts = cohorts_of(steps, batch_size=1)
     running, waiting = cohorts.submit(row(0)), cohorts.submit(row(1))
     await steps.until_started()
     steps.finish()
     cohorts.close()
     assert await ids(running) == []
     assert await ids(waiting) == []
+
+
+async def test_a_burst_that_arrives_one_by_one_starts_as_one_batch() -> None:
+    """Nothing of an hour is quiet: only the number of rows can end the gathering."""
+    steps = Steps()
+    cohorts = cohorts_of(steps, quiet_s=3600)
+    cohorts.submit(row(0))
+    for name in (1, 2, 3):
+        await asyncio.sleep(0)
+        cohorts.submit(row(name))
+    await steps.until_started()
+    assert steps.batches == [[0, 1, 2, 3]]
+    steps.finish()
+    cohorts.close()
+
+
+async def test_rows_that_never_stop_coming_do_not_hold_the_first_one_back() -> None:
+    """The gathering has a ceiling, however long the quiet that it waits for."""
+    steps = Steps()
+    cohorts = cohorts_of(steps, quiet_s=3600)
+    cohorts.submit(row(0))
+    await steps.until_started()
+    assert steps.batches == [[0]]
+    steps.finish()
+    cohorts.close()
+
+
+async def test_whoever_comes_next_starts_on_the_other_lane() -> None:
+    steps = Steps()
+    cohorts = cohorts_of(steps, lanes=2)
+    for name in range(3):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    cohorts.submit(row(3))
+    await steps.until_started()
+    assert steps.batches == [[0, 1, 2], [3]]
+    assert (cohorts.running, cohorts.waiting, cohorts.largest_batch) == (4, 0, 3)
+    end_all(steps, cohorts)
+
+
+async def test_a_full_batch_spreads_over_all_lanes() -> None:
+    """Of fewer rows one lane stays free for who comes next."""
+    for rows, shares in ((4, [2, 2]), (7, [4, 3]), (3, [3])):
+        steps = Steps()
+        cohorts = cohorts_of(steps, lanes=2)
+        for name in range(rows):
+            cohorts.submit(row(name))
+        for _ in shares:
+            await steps.until_started()
+        assert sorted(map(len, steps.batches), reverse=True) == shares
+        assert cohorts.waiting == 0
+        end_all(steps, cohorts)
+
+
+async def test_rows_of_other_parameters_start_on_the_free_lane_at_once() -> None:
+    steps = Steps()
+    cohorts = cohorts_of(steps, lanes=2)
+    for name, temperature in ((0, 0.0), (1, 1.0), (2, 0.0)):
+        cohorts.submit(row(name, temperature=temperature))
+    for _ in range(2):
+        await steps.until_started()
+    assert sorted(steps.batches) == [[0, 2], [1]]
+    end_all(steps, cohorts)
+
+
+async def test_no_parameters_are_starved_by_others_that_keep_coming(cohorts: Cohorts, steps: Steps) -> None:
+    """The engine is never idle and rows of one kind always wait; the other kind's turn is by its age."""
+    for name in range(4):
+        cohorts.submit(row(name, max_new=100_000))
+    await steps.until_started()
+    cohorts.submit(row(4, max_new=100_000))
+    cohorts.submit(row(5, temperature=1.0, max_new=100_000))
+    for first in (6, 10, 14):
+        for name in range(first, first + 4):
+            cohorts.submit(row(name, max_new=100_000))
+        steps.finish()
+        await steps.until_started()
+    assert steps.batches == [[0, 1, 2, 3], [4, 6, 7, 8], [5], [9, 10, 11, 12]]
+
+
+async def test_a_short_row_behind_long_ones_goes_to_the_reserve() -> None:
+    """What waits without patience, at a pace of nothing, is the short one; the longer one waits for its turn."""
+    steps = Steps()
+    cohorts = cohorts_of(steps, patience=1e-6)
+    for name in range(4):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    cohorts.submit(row(4, max_new=10**12))
+    short = cohorts.submit(row(5, max_new=1))
+    await steps.until_started()
+    assert steps.batches == [[0, 1, 2, 3], [5]]
+    assert (cohorts.running, cohorts.waiting) == (5, 1)
+    assert not short.ended
+    end_all(steps, cohorts)
+
+
+async def test_the_reserve_takes_a_quarter_of_a_batch_and_then_the_next() -> None:
+    steps = Steps()
+    cohorts = cohorts_of(steps, patience=0, batch_size=8)
+    for name in range(8):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    for name in range(8, 11):
+        cohorts.submit(row(name))
+    await steps.until_started()
+    assert steps.batches[1:] == [[8, 9]]
+    assert cohorts.waiting == 1
+    end_all(steps, cohorts)
+
+
+def end_all(steps: Steps, cohorts: Cohorts) -> None:
+    """Let whatever runs go, and end it."""
+    for _ in range(cohorts.running + cohorts.waiting):
+        steps.finish()
+    cohorts.close()
