@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import uvicorn
@@ -19,12 +18,11 @@ from dockyard.clock import SystemClock
 from dockyard.data_dir import Paths, locked, read_kept_key, write_private
 from dockyard.domain.access import new_key
 from dockyard.domain.autoscaling import Demand
-from dockyard.errors import Failed
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
-from dockyard.gateway.http_protocol import HttpProtocol
 from dockyard.gateway.pool import Load
+from dockyard.http_server import HttpServer, base_url_of, bind
 from dockyard.logs import configure_logs
 from dockyard.loops.autoscale import Autoscaler
 from dockyard.loops.base import Loop, LoopMetrics
@@ -53,7 +51,6 @@ SHARED_KEYS_INTERVAL_S = 0.5
 OWN_KEYS_INTERVAL_S = 5.0
 HOUSEKEEPING_INTERVAL_S = 3600.0
 FORGET_INTERVAL_S = 60.0
-BACKLOG = 2048  # connections that may wait to be accepted
 
 
 def serve(settings: Settings) -> None:
@@ -64,29 +61,20 @@ def serve(settings: Settings) -> None:
     configure_logs(settings.log_format, settings.log_level)
     paths = Paths(settings.data_dir.expanduser().resolve())
     paths.make()
-    with locked(paths.lock), contextlib.closing(_bind(settings)) as listener:
+    with locked(paths.lock), contextlib.closing(bind(settings)) as listener:
         uvicorn_loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(_serve(settings, paths, listener))
 
 
 async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> None:
-    base_url = _base_url(settings, listener)
+    base_url = base_url_of(settings, listener)
     registry = CollectorRegistry()
     async with _context(settings, paths, base_url, registry) as (ctx, gateway, start_loops):
         await _ensure_admin_key(ctx, settings, paths)
         async with start_loops() as ready:
             app = build_app(ctx, ready=ready, metrics=registry, gateway=gateway)
-            config = uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                proxy_headers=False,
-                http=HttpProtocol,
-            )
-            server = _Server(config, settings.drain_timeout_s)
+            server = HttpServer(app, settings.drain_timeout_s)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.end)
@@ -102,43 +90,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, except that the signals are ours: it would raise them again before the replicas are stopped.
-
-    Nor does it end the drain: it would cancel the requests that are left, and their clients would hear nothing or 500.
-    And it ticks once a second, for the date header, not ten times: the end is an event.
-    """
-
-    def __init__(self, config: uvicorn.Config, drain_timeout_s: float) -> None:
-        super().__init__(config)
-        self._drain_timeout_s = drain_timeout_s
-        self._ending = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        seconds = 0
-        while not await self.on_tick(10 * seconds):  # uvicorn's ticks, of which every tenth renews the date
-            seconds += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), 1.0)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def end(self) -> None:
-        """First call: finish what runs, while `drain_timeout_s` lasts. Second: now."""
-        if self.should_exit:
-            self._force()
-        else:
-            self.should_exit = True
-            self._ending.set()
-            asyncio.get_running_loop().call_later(self._drain_timeout_s, self._force)
-
-    def _force(self) -> None:
-        """What still runs is broken off when the gateway closes."""
-        self.force_exit = True
 
 
 @contextlib.asynccontextmanager
@@ -289,30 +240,3 @@ async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> N
             "the management key was revoked and opens nothing",
             kept_in="DOCKYARD_ADMIN_KEY" if settings.admin_key else str(file),
         )
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Listen before anything is started: a taken port costs nothing, and early requests wait instead of failing."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        raise Failed(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another {other}"
-        ) from error
-    listener.set_inheritable(False)
-    return listener
-
-
-def _base_url(settings: Settings, listener: socket.socket) -> str:
-    """How clients reach the server, for the URLs it replies with; a wildcard address is no address to call."""
-    if settings.public_url:
-        return settings.public_url.rstrip("/")
-    named = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
-    host = f"[{named}]" if ":" in named else named
-    return f"http://{host}:{listener.getsockname()[1]}"

@@ -5,6 +5,7 @@ Need of one replica = weights at the chosen precision + cache for one full batch
 
 from dataclasses import dataclass
 
+from dockyard.domain.batching import rows_on_a_cpu
 from dockyard.domain.card import ModelCard
 from dockyard.domain.compatibility import compute_type
 from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host
@@ -102,7 +103,7 @@ def fit_device(card: ModelCard, engine: EngineName, quantization: Quantization, 
 def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int) -> MemoryNeed:
     """What one replica is expected to take of the host's memory when the CPU stands in."""
     context = min(card.context_length or UNBOUNDED_CONTEXT, HOST_CONTEXT)
-    return memory_need(card, engine, compute, "cpu", batch, context)
+    return memory_need(card, engine, compute, "cpu", rows_on_a_cpu(engine, batch), context)
 
 
 def replicas_that_fit(host: Host, need_bytes: int) -> int:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from dockyard.domain.batching import reserve_rows
 from dockyard.domain.card import Family
 from dockyard.engines.base import Generation, Row
-from dockyard.engines.cohorts import Cohorts, Pick, reserve_rows
+from dockyard.engines.cohorts import Cohorts, Pick
 from dockyard.engines.lane import RunBatch
 from dockyard.errors import Failed
 from dockyard.protocols.generation import WorkerSpec

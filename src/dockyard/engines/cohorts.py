@@ -6,6 +6,7 @@ The loop forms the batches, the lanes' threads run them. ADR 9 has the measureme
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Sequence
 
+from dockyard.domain.batching import reserve_rows
 from dockyard.engines.base import Generation, Row
 from dockyard.engines.lane import Lane, RunBatch
 
@@ -24,7 +25,6 @@ _LINGER_CEILING_S = 0.05
 # A row that has waited so many times as long as it would take itself, at the pace of those that run, goes to the
 # reserve. Rows of one length get in with the next batch before that, so they are not torn apart.
 _PATIENCE = 2.0
-_RESERVE_SHARE = 4  # the reserve takes a quarter of a batch
 
 
 def by_key(key: Callable[[Row], Hashable]) -> Pick:
@@ -35,11 +35,6 @@ def by_key(key: Callable[[Row], Hashable]) -> Pick:
         return [index for index, row in enumerate(rows) if key(row) == wanted][:limit]
 
     return pick
-
-
-def reserve_rows(batch_size: int) -> int:
-    """How many rows the reserve takes at once."""
-    return max(1, batch_size // _RESERVE_SHARE)
 
 
 class Cohorts:

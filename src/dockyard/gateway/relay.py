@@ -165,6 +165,8 @@ class Relay:
                 break
             texts.append(event.text)
             generation.seen.extend(event.ids)
+            if event.prefilled is not None:
+                generation.request.prefilled = event.prefilled
             if event.finish is not None:
                 generation.finish = event.finish
                 generation.usage = event.usage or Usage(0, len(generation.seen))

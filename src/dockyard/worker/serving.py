@@ -45,7 +45,7 @@ class Serving:
         continuation.feed(request.resume)  # the text has been sent by the replica that began
         generation = None
         if continuation.finish is None:
-            row = Row(prompt, max_tokens - len(request.resume), sampling, request.resume)
+            row = Row(prompt, max_tokens - len(request.resume), sampling, request.resume, request.prefilled)
             generation = self.engine.submit(row)
         return Answer(len(prompt), continuation, generation)
 
@@ -72,10 +72,13 @@ class Answer:
         continuation = self._continuation
         events: list[GenerateEvent] = []
         if self._generation is not None:
+            untold = True
             async for ids in self._generation:
                 text, taken = continuation.feed(ids)
                 if text or taken:
-                    events.append(GenerateEvent(text=text, ids=taken))
+                    prefilled = self._generation.prefilled if untold else None
+                    untold = False
+                    events.append(GenerateEvent(text=text, ids=taken, prefilled=prefilled))
                 if continuation.finish is not None:
                     break
                 if events:
