@@ -44,6 +44,11 @@ class HttpServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), 1.0)
 
+    async def _wait_tasks_to_complete(self) -> None:
+        """uvicorn's, without the wait for its closed listeners, which has no bound and may never end."""
+        while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.05)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield

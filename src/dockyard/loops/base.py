@@ -38,6 +38,7 @@ class Loop:
         self._metrics = metrics
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def wake(self) -> None:
         self._woken.set()
@@ -46,6 +47,7 @@ class Loop:
         self._task = asyncio.create_task(self._run(), name=f"loop {self.name}")
 
     async def stop(self) -> None:
+        self._stopped = True  # for `wait_for` of Python 3.11 forgets a cancellation that comes with the wake
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -53,7 +55,7 @@ class Loop:
 
     async def _run(self) -> None:
         errors = 0
-        while True:
+        while not self._stopped:
             self._woken.clear()
             self._metrics.rounds.labels(self.name).inc()
             try:
