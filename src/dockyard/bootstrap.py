@@ -21,7 +21,6 @@ from dockyard.domain.autoscaling import Demand
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.gateway.app import Gateway
-from dockyard.gateway.pool import Load
 from dockyard.http_server import HttpServer, base_url_of, bind
 from dockyard.logs import configure_logs
 from dockyard.loops.autoscale import Autoscaler
@@ -107,11 +106,11 @@ async def _context(
     keyring = LiveKeyring(store, clock)
     wakes: list[Callable[[], None]] = []
 
-    def on_load(deployment_id: str, load: Load) -> None:
-        autoscaler.note(deployment_id, Demand(*load))
+    def on_load(deployment_id: str, demand: Demand) -> None:  # the autoscaler asks the gateway, and is told by it
+        autoscaler.note(deployment_id, demand)
 
     gateway = Gateway(keyring, clock, queue_limit=settings.queue_limit, registry=registry, on_load=on_load)
-    autoscaler = Autoscaler(clock, lambda deployment_id: Demand(*gateway.load(deployment_id)))
+    autoscaler = Autoscaler(clock, gateway.load)
 
     def wake() -> None:
         for wake_one in wakes:

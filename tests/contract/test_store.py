@@ -223,7 +223,11 @@ async def test_replicas(store: Store) -> None:
         assert await tx.replicas.of_deployment("dp-1") == [REPLICA, failed, stopped]
         assert await tx.replicas.of_deployment("dp-1", living_only=True) == [REPLICA]
         assert await tx.replicas.living() == [REPLICA]
-        assert await tx.replicas.delete_ended_before(NOW - timedelta(hours=1)) == 1
+        assert await tx.replicas.ended_before(NOW - timedelta(hours=1)) == [failed]
+        assert await tx.replicas.ended_beyond(2) == []
+        assert await tx.replicas.ended_beyond(1) == [failed]  # the one that ended last stays
+        assert await tx.replicas.ended_beyond(0) == [failed, stopped]
+        await tx.replicas.delete(failed.replica_id)
         assert await tx.replicas.of_version("vr-1") == [REPLICA, stopped]
 
 

@@ -16,10 +16,10 @@ from tests.integration.replica_double import ReplicaDouble, serve, served_double
 
 from dockyard.clock import SystemClock
 from dockyard.domain.access import Scope
+from dockyard.domain.autoscaling import Demand
 from dockyard.domain.spec import HyperParameters
 from dockyard.gateway.app import Gateway
 from dockyard.gateway.http_protocol import HttpProtocol
-from dockyard.gateway.pool import Load
 from dockyard.protocols.fleet import ReplicaAddress
 from dockyard.protocols.routing import Principal, Route, RouteReplica
 
@@ -60,17 +60,17 @@ class Loads:
     """Every load of SHIP that was told, and a way to wait for one."""
 
     def __init__(self) -> None:
-        self.told: list[Load] = [Load(0, 0)]
+        self.told: list[Demand] = [Demand(0, 0)]
         self._changed = asyncio.Event()
 
-    def __call__(self, deployment_id: str, load: Load) -> None:
+    def __call__(self, deployment_id: str, load: Demand) -> None:
         assert deployment_id == SHIP.deployment_id
         assert load != self.told[-1]
         self.told.append(load)
         self._changed.set()
 
     async def until(self, queued: int, in_flight: int) -> None:
-        while self.told[-1] != Load(queued, in_flight):
+        while self.told[-1] != Demand(queued, in_flight):
             self._changed.clear()
             await self._changed.wait()
 

@@ -7,6 +7,7 @@ the last scaleDownDelay. `desired` counts replicas that still start, so nothing 
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dockyard.domain.spec import Scaling
 
@@ -16,9 +17,14 @@ RIGHT_AFTER = 4  # delays. With 2, Poisson load on the edge between two counts w
 Step = tuple[int, float]  # a want, and the instant until which it held
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Requests that wait, and requests that run, of one deployment."""
+class Demand(NamedTuple):
+    """The exact demand on a deployment, as the gateway counts it.
+
+    `queued`: requests that wait for a place, those included that lost their replica. `in_flight`: requests that have a
+    place on any of its replicas: of the version that is routed to, of an older one that drains, of one that has been
+    withdrawn. Each prompt of a request counts for itself. A request is in one of the two from its admission to its end,
+    and moves between them in one step.
+    """
 
     queued: int
     in_flight: int

@@ -8,8 +8,9 @@ import copy
 from collections.abc import Callable, Iterator
 
 from dockyard.clock import Clock
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import DockyardError, NotFound, Reason, Unavailable
-from dockyard.gateway.pool import Later, Load, OnLoad, Pool, Refusal, Timer
+from dockyard.gateway.pool import Later, OnLoad, Pool, Refusal, Timer
 from dockyard.gateway.slots import Slot
 from dockyard.protocols.routing import Route, RouteReplica
 
@@ -54,11 +55,11 @@ class Admission:
             if not pool.in_flight:
                 del self._pools[deployment_id]
 
-    def load(self, deployment_id: str) -> Load:
+    def load(self, deployment_id: str) -> Demand:
         pool = self._pools.get(deployment_id)
-        return pool.load if pool is not None else Load(0, 0)
+        return pool.load if pool is not None else Demand(0, 0)
 
-    def loads(self) -> Iterator[tuple[Route, Load]]:
+    def loads(self) -> Iterator[tuple[Route, Demand]]:
         """The load of every deployment that has a route."""
         for pool in list(self._pools.values()):
             if pool.route is not None:

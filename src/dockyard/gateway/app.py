@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from dockyard.clock import Clock
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import DockyardError, Failed, Invalid, NotFound, Reason, Unauthenticated
 from dockyard.gateway.admission import DEFAULT_QUEUE_LIMIT, Admission
 from dockyard.gateway.exchange import GONE_STATUS, ClientGone, Exchange
@@ -16,7 +17,7 @@ from dockyard.gateway.inference import CHAT, TEXT, Account, Inference
 from dockyard.gateway.metrics import NO_DEPLOYMENT, Metrics
 from dockyard.gateway.openai_errors import body_of, rendering
 from dockyard.gateway.openai_replies import ServedModelList, event, served_model
-from dockyard.gateway.pool import Load, OnLoad
+from dockyard.gateway.pool import OnLoad
 from dockyard.gateway.relay import Relay
 from dockyard.gateway.routes import Routes
 from dockyard.gateway.upstream import Upstreams
@@ -77,7 +78,7 @@ class Gateway:
     async def drained(self, replica_id: str) -> None:
         await self._admission.drained(replica_id)
 
-    def load(self, deployment_id: str) -> Load:
+    def load(self, deployment_id: str) -> Demand:
         """Requests that wait and that run, exact as of now; zero for an unknown deployment."""
         return self._admission.load(deployment_id)
 

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from dockyard.gateway.pool import Load
+from dockyard.domain.autoscaling import Demand
 from dockyard.protocols.routing import Route
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
 NO_DEPLOYMENT = ""  # the label of a request that named none that exists
-Loads = Callable[[], Iterator[tuple[Route, Load]]]
+Loads = Callable[[], Iterator[tuple[Route, Demand]]]
 
 
 class Seconds:

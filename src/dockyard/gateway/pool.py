@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dockyard.clock import Clock
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import DockyardError, Reason, TooMany
 from dockyard.gateway.departures import Departures
 from dockyard.gateway.fair_queue import FairQueue, Waiter
@@ -12,25 +13,12 @@ from dockyard.gateway.slots import Slot
 from dockyard.protocols.routing import Route, RouteReplica
 
 
-class Load(NamedTuple):
-    """The exact demand on a deployment.
-
-    `queued`: requests that wait for a place, those included that lost their replica. `in_flight`: requests that have a
-    place on any of its replicas: of the version that is routed to, of an older one that drains, of one that has been
-    withdrawn. Each prompt of a request counts for itself. A request is in one of the two from its admission to its end,
-    and moves between them in one step.
-    """
-
-    queued: int
-    in_flight: int
-
-
 class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
 Later = Callable[[float, Callable[[], None]], Timer]
-OnLoad = Callable[[str, Load], None]
+OnLoad = Callable[[str, Demand], None]
 Refusal = Callable[[bool], DockyardError]
 
 
@@ -96,13 +84,13 @@ class Pool:
         self._queue: FairQueue[Lease] = FairQueue()
         self._departures = Departures()
         self._running: dict[str, int] = {}  # by key; the fewest go first
-        self._told = Load(0, 0)
+        self._told = Demand(0, 0)
         self._turn = 0
         self._timer: Timer | None = None
 
     @property
-    def load(self) -> Load:
-        return Load(len(self._queue), self.in_flight)
+    def load(self) -> Demand:
+        return Demand(len(self._queue), self.in_flight)
 
     async def take(self, key_id: str) -> Lease:
         """Wait for a place and take it, in the turn that `FairQueue` gives the key; the caller bounds the time.

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from dockyard.domain.lifecycle import REPLICA, ReplicaState
 from dockyard.domain.replica import Replica
@@ -31,10 +31,6 @@ class Replicas(RevisedRepository[Replica]):
     async def living(self) -> list[Replica]:
         """All that have not ended, oldest first."""
         return await self._all(self._oldest_first().where(ReplicaRow.state.not_in(ENDED)))
-
-    async def delete_ended_before(self, instant: datetime) -> int:
-        """Forget replicas that ended before `instant`; returns how many."""
-        return await self._executor.write(delete(self._table).where(*self._ended_before(instant)))
 
     async def ended_before(self, instant: datetime) -> list[Replica]:
         """The replicas that ended before `instant`, oldest first."""

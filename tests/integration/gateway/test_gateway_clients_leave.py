@@ -9,8 +9,8 @@ import pytest
 from tests.integration.gateway_rig import ADMIN, OF_SHIP, Loads, Rig, rigged
 from tests.integration.replica_double import ReplicaDouble
 
+from dockyard.domain.autoscaling import Demand
 from dockyard.gateway import exchange
-from dockyard.gateway.pool import Load
 
 ASK: dict[str, Any] = {"model": "Ship 1", "messages": [{"role": "user", "content": "go"}]}
 STREAM: dict[str, Any] = {**ASK, "stream": True}
@@ -51,7 +51,7 @@ class Scene:
         """Nothing holds the one place."""
         self.double.hold = self.double.gate_each = None
         assert (await self.rig.http().post(CHAT, json=ASK)).status_code == 200
-        assert self.loads.told[-1] == Load(0, 0)
+        assert self.loads.told[-1] == Demand(0, 0)
 
     def gone(self) -> float | None:
         return self.rig.metric("dockyard_requests_total", deployment="Ship 1", status="499")
@@ -119,7 +119,7 @@ async def test_in_mid_stream_and_the_next_one_gets_the_place(scene: Scene, leave
     leave(writer)
     assert (await waiting).status_code == 200
     assert scene.double.aborted == 1
-    assert scene.loads.told[-3:] == [Load(1, 1), Load(0, 1), Load(0, 0)]
+    assert scene.loads.told[-3:] == [Demand(1, 1), Demand(0, 1), Demand(0, 0)]
     await scene.serves_on()
 
 
@@ -130,7 +130,7 @@ async def test_with_half_a_body_sent(scene: Scene, leave: Leave) -> None:
     leave(writer)
     await scene.serves_on()
     assert len(scene.double.requests) == 1
-    assert scene.loads.told[:2] == [Load(0, 0), Load(0, 1)]
+    assert scene.loads.told[:2] == [Demand(0, 0), Demand(0, 1)]
 
 
 async def test_a_body_that_does_not_come_is_a_408(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

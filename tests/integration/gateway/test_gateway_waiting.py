@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from tests.integration.gateway_rig import SHIP, Loads, Rig, events_of, rigged
 
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import Reason, Unavailable
-from dockyard.gateway.pool import Load
 
 ASK: dict[str, Any] = {"model": "Ship 1", "messages": [{"role": "user", "content": "go"}]}
 STREAM: dict[str, Any] = {**ASK, "stream": True}
@@ -32,7 +32,7 @@ async def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Any) -> None:
         assert int(reply.headers["retry-after"]) >= 1
         double.hold.set()
         assert [(await task).status_code for task in tasks] == [200, 200, 200]
-        assert loads.told[-1] == Load(0, 0)
+        assert loads.told[-1] == Demand(0, 0)
         assert double.most_running == 1
 
 
@@ -131,7 +131,7 @@ async def test_the_endpoint_timeout_is_a_504(rig: Rig) -> None:
     reply = await rig.http().post(CHAT, json=STREAM)
     assert reply.status_code == 504
     assert reply.json()["error"]["code"] == "TIMED_OUT"
-    assert rig.gateway.load(ID) == Load(0, 0)
+    assert rig.gateway.load(ID) == Demand(0, 0)
 
 
 async def test_the_endpoint_timeout_ends_a_stream_with_an_error_event(rig: Rig) -> None:

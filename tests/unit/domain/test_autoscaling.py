@@ -173,12 +173,15 @@ def test_more_demand_never_means_fewer_replicas(
         assert few.desired <= many.desired
 
 
-@given(scalings, walks)
-def test_deciding_again_at_the_same_instant_changes_nothing(scaling: Scaling, steps: list[tuple[float, int]]) -> None:
+@given(scalings, walks, st.integers(0, 3000))
+def test_deciding_again_at_the_same_instant_changes_nothing(
+    scaling: Scaling, steps: list[tuple[float, int]], requests: int
+) -> None:
+    demand = Demand(requests, 0)
     for decision, now in decisions(scaling, steps):
-        again = decide(scaling, Demand(0, 0), decision.history, now) if not decision.history.want else None
-        if again is not None and not decision.reason:
-            assert again.history == decision.history
+        once = decide(scaling, demand, decision.history, now)
+        again = decide(scaling, demand, once.history, now)
+        assert (again.reason, again.history) == ("", once.history)
 
 
 # Crowds: the literal delays of the published sample, 30 ms and 600 ms

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dockyard.domain.autoscaling import Demand
 from dockyard.domain.spec import HyperParameters
 from dockyard.errors import NotFound, Reason, TooMany, Unavailable
 from dockyard.gateway.admission import Admission
-from dockyard.gateway.pool import Lease, Load
+from dockyard.gateway.pool import Lease
 from dockyard.protocols.fleet import ReplicaAddress
 from dockyard.protocols.routing import Route, RouteReplica
 
@@ -93,7 +94,7 @@ async def test_the_least_loaded_replica_comes_first() -> None:
     taken = [(await pool.take("k")).replica.replica_id for _ in range(6)]
     assert taken[:2] == ["small", "large"]
     assert sorted(taken) == ["large"] * 4 + ["small"] * 2
-    assert pool.load == Load(0, 6)
+    assert pool.load == Demand(0, 6)
 
 
 async def test_equals_take_turns() -> None:
@@ -111,7 +112,7 @@ async def test_first_come_first_served() -> None:
     first = await pool.take("k")
     tasks = [asyncio.create_task(pool.take("k")) for _ in range(3)]
     await settle()
-    assert pool.load == Load(3, 1)
+    assert pool.load == Demand(3, 1)
     lease = first
     for index in range(3):
         lease.release()
@@ -120,7 +121,7 @@ async def test_first_come_first_served() -> None:
         lease = tasks[index].result()
     lease.release()
     lease.release()
-    assert pool.load == Load(0, 0)
+    assert pool.load == Demand(0, 0)
 
 
 async def test_a_full_queue_refuses_with_the_time_that_the_queue_will_take() -> None:
@@ -154,7 +155,7 @@ async def test_another_key_waits_for_one_place_not_for_a_thousand_requests() -> 
     await settle()
     with pytest.raises(TooMany):
         await pool.take("flood")
-    assert pool.load == Load(1002, 4)
+    assert pool.load == Demand(1002, 4)
     for index, task in enumerate(other):
         held[index].release()
         await settle()
@@ -166,7 +167,7 @@ async def test_another_key_waits_for_one_place_not_for_a_thousand_requests() -> 
     for task in flood:
         task.cancel()
     await settle()
-    assert pool.load == Load(0, 4)
+    assert pool.load == Demand(0, 4)
 
 
 async def test_one_who_lost_his_replica_goes_first_and_is_never_refused() -> None:
@@ -177,18 +178,18 @@ async def test_one_who_lost_his_replica_goes_first_and_is_never_refused() -> Non
     lost.failed()
     back = asyncio.create_task(pool.take_another(lost))
     await settle()
-    assert pool.load == Load(2, 1)
+    assert pool.load == Demand(2, 1)
     lease.release()
     await settle()
     assert (back.done(), waiting.done()) == (True, False)
     back.result().release()
     (await waiting).release()
     lost.release()
-    assert pool.load == Load(0, 0)
+    assert pool.load == Demand(0, 0)
 
 
 async def test_a_place_is_exchanged_without_a_gap_in_the_load() -> None:
-    told: list[Load] = []
+    told: list[Demand] = []
     clock = Turned()
     gate = Admission(clock, on_load=lambda _, load: told.append(load), later=clock.later)
     pool = gate.publish(route(replica("a"), replica("b", 2)))
@@ -197,14 +198,14 @@ async def test_a_place_is_exchanged_without_a_gap_in_the_load() -> None:
     leases[0].failed()
     waiting = asyncio.create_task(pool.take_another(leases[0]))
     await settle()
-    assert told == [Load(1, 2)]
+    assert told == [Demand(1, 2)]
     leases[1].release()
     another = await waiting
-    assert told == [Load(1, 2), Load(0, 2)]
+    assert told == [Demand(1, 2), Demand(0, 2)]
     stale = another
     other = await pool.take_another(stale)  # its place is free again: the same one
     assert other.replica == stale.replica
-    assert told == [Load(1, 2), Load(0, 2)]
+    assert told == [Demand(1, 2), Demand(0, 2)]
 
 
 async def test_a_cancelled_waiter_counts_no_more_and_blocks_nobody() -> None:
@@ -214,7 +215,7 @@ async def test_a_cancelled_waiter_counts_no_more_and_blocks_nobody() -> None:
     await settle()
     tasks[0].cancel()
     await settle()
-    assert pool.load == Load(1, 1)
+    assert pool.load == Demand(1, 1)
     lease.release()
     assert await tasks[1]
 
@@ -228,7 +229,7 @@ async def test_a_place_handed_to_a_waiter_in_the_step_of_his_cancellation_is_not
     task.cancel()  # … and he never sees it
     await settle()
     assert task.cancelled()
-    assert pool.load == Load(0, 0)
+    assert pool.load == Demand(0, 0)
     assert await pool.take("k")
 
 
@@ -278,11 +279,11 @@ async def test_withdrawing_refuses_who_waits_and_keeps_what_runs() -> None:
         await pool.take("k")
     with pytest.raises(Unavailable):
         await pool.take_another(lease)
-    assert gate.load("dp-1") == Load(0, 1)
+    assert gate.load("dp-1") == Demand(0, 1)
     assert gate.publish(route(replica("a"))) is pool  # deployed again: the same places, still counted
     assert gate.open_requests("a") == 1
     lease.release()
-    assert gate.load("dp-1") == Load(0, 0)
+    assert gate.load("dp-1") == Demand(0, 0)
 
 
 async def test_withdrawing_may_say_why() -> None:
@@ -365,10 +366,10 @@ async def test_closing_refuses_all() -> None:
 
 
 async def test_every_change_of_the_load_is_told_once_and_agrees_with_what_is_asked() -> None:
-    told: list[Load] = []
+    told: list[Demand] = []
     clock = Turned()
 
-    def on_load(deployment_id: str, load: Load) -> None:
+    def on_load(deployment_id: str, load: Demand) -> None:
         assert gate.load(deployment_id) == load
         told.append(load)
 
@@ -387,15 +388,15 @@ async def test_every_change_of_the_load_is_told_once_and_agrees_with_what_is_ask
     (await tasks[0]).release()
     (await tasks[2]).release()
     assert told == [
-        Load(0, 1),
-        Load(1, 1),
-        Load(2, 1),
-        Load(3, 1),
-        Load(2, 1),
-        Load(1, 1),  # the client left
-        Load(0, 2),  # another replica
-        Load(0, 1),
-        Load(0, 0),
+        Demand(0, 1),
+        Demand(1, 1),
+        Demand(2, 1),
+        Demand(3, 1),
+        Demand(2, 1),
+        Demand(1, 1),  # the client left
+        Demand(0, 2),  # another replica
+        Demand(0, 1),
+        Demand(0, 0),
     ]
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 from tests.unit.gateway.test_admission import Turned, replica, route, settle
 
+from dockyard.domain.autoscaling import Demand
 from dockyard.errors import DockyardError
 from dockyard.gateway.admission import Admission
-from dockyard.gateway.pool import Lease, Load
+from dockyard.gateway.pool import Lease
 
 LIMIT = 4
 names = st.sampled_from(["a", "b", "c"])
@@ -37,7 +38,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.clock = Turned()
-        self.told = Load(0, 0)
+        self.told = Demand(0, 0)
         self.gate = Admission(self.clock, queue_limit=LIMIT, later=self.clock.later, on_load=self._tell)
         self.pool = self.gate.publish(route())
         self.routed: dict[str, int] = {}
@@ -141,7 +142,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_exact(self) -> None:
         load = self.gate.load("dp-1")
-        assert load == Load(len(self.waiting) + len(self.returning), len(self.held))
+        assert load == Demand(len(self.waiting) + len(self.returning), len(self.held))
         assert load == self.told
         for name in ("a", "b", "c"):
             here = sum(1 for request in self.held if request.lease and request.lease.replica.replica_id == name)
@@ -155,7 +156,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             if name not in self.failed:
                 assert self.gate.open_requests(name) >= capacity
 
-    def _tell(self, deployment_id: str, load: Load) -> None:
+    def _tell(self, deployment_id: str, load: Demand) -> None:
         assert deployment_id == "dp-1"
         assert load != self.told  # a change, each time
         assert load == self.gate.load(deployment_id)
