@@ -13,7 +13,7 @@ from tests.acceptance.server import MODELS, Server
 from tests.once import made_once
 
 from dockyard.prepare.runner import ProcessPreparer
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Progress
+from dockyard.protocols.preparation import ConvertTask, ImportTask, PathSource, Progress
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ async def _prepare(folder: Path) -> None:
     async def ignore(_: Progress) -> None: ...
 
     for name in ("t5-date", "gpt2-kjv"):
-        imported = await preparer.run(ImportTask(source=str(MODELS / name), artifacts_dir="", scratch_dir=""), ignore)
+        imported = await preparer.run(
+            ImportTask(source=PathSource(path=str(MODELS / name)), artifacts_dir="", scratch_dir=""), ignore
+        )
         await preparer.run(
             ConvertTask(
                 source_key=imported.key,

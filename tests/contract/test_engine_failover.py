@@ -18,7 +18,7 @@ from dockyard.engines.base import Engine, Row, Sampling
 from dockyard.engines.registry import import_engine
 from dockyard.prepare.runner import ProcessPreparer
 from dockyard.protocols.generation import WorkerSpec
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Progress
+from dockyard.protocols.preparation import ConvertTask, ImportTask, PathSource, Progress
 from dockyard.worker.tokenizer import load_tokenizer
 
 SMOLLM2 = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -194,7 +194,7 @@ async def _converted(folder: Path) -> tuple[Path, Path]:
 
     async def quietly(_: Progress) -> None: ...
 
-    imported = await preparer.run(ImportTask(source=str(SMOLLM2), **places), quietly)
+    imported = await preparer.run(ImportTask(source=PathSource(path=str(SMOLLM2)), **places), quietly)
     convert = ConvertTask(source_key=imported.key, engine="ctranslate2", quantization="int8_float16", **places)
     converted = await preparer.run(convert, quietly)
     return Path(preparer.artifact_dir(converted.key)), Path(preparer.artifact_dir(imported.key))

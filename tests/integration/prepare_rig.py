@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from dockyard.prepare.runner import ProcessPreparer
-from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Progress
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, PathSource, Progress
 
 MODELS = Path(__file__).parents[1] / "models"
 T5_DATE = MODELS / "t5-date"
@@ -35,7 +35,9 @@ class Rig:
     async def import_model(
         self, source: Path, on_progress: Callable[[Progress], Awaitable[None]] | None = None
     ) -> Outcome:
-        task = ImportTask(source=str(source), artifacts_dir=str(self.artifacts), scratch_dir=str(self.scratch))
+        task = ImportTask(
+            source=PathSource(path=str(source)), artifacts_dir=str(self.artifacts), scratch_dir=str(self.scratch)
+        )
         return await self.preparer.run(task, on_progress or self.listen)
 
     async def convert(self, source_key: str, quantization: str) -> Outcome:

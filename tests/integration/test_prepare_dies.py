@@ -16,7 +16,7 @@ import pytest
 from tests.integration.prepare_rig import T5_DATE, Midway, Rig, large_model
 
 from dockyard.errors import Failed, Reason
-from dockyard.protocols.preparation import ImportTask, Progress
+from dockyard.protocols.preparation import ImportTask, PathSource, Progress
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def _stuck_midway(rig: Rig, source: Path) -> Iterator[tuple[subprocess.Popen[byt
     """
     folder = rig.scratch / "run"
     folder.mkdir(parents=True)
-    task = ImportTask(source=str(source), artifacts_dir=str(rig.artifacts), scratch_dir=str(folder))
+    task = ImportTask(source=PathSource(path=str(source)), artifacts_dir=str(rig.artifacts), scratch_dir=str(folder))
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     command = [sys.executable, "-P", "-m", "dockyard.prepare", "--data-dir", str(rig.artifacts.parent)]

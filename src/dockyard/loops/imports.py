@@ -12,7 +12,7 @@ from dockyard.domain.model import Artifact, Model
 from dockyard.errors import DockyardError, NotFound, Stale
 from dockyard.loops.prepare_jobs import OnProgress
 from dockyard.loops.preparing import JobReporter
-from dockyard.protocols.preparation import ImportTask, Outcome, Progress
+from dockyard.protocols.preparation import ImportTask, Outcome, PathSource, Progress, Source
 from dockyard.services.context import SYSTEM, Context
 
 
@@ -29,7 +29,13 @@ class Imports:
     async def prepare(self, job: Job) -> tuple[ImportTask, OnProgress]:
         async with self._ctx.store.reading() as tx:
             model = await tx.models.get(job.model_id)
-        task = ImportTask(source=model.source["path"], artifacts_dir=self._artifacts_dir, scratch_dir=self._scratch_dir)
+            base = await tx.models.get(model.base_model_id) if model.base_model_id else None
+        task = ImportTask(
+            source=_source_of(model),
+            artifacts_dir=self._artifacts_dir,
+            scratch_dir=self._scratch_dir,
+            base_key=base.artifact_key if base else None,
+        )
         return task, _ImportReporter(self._ctx, job, model).report
 
     async def finish(self, job_id: str, outcome: Outcome) -> None:
@@ -64,6 +70,7 @@ class Imports:
                 artifact_key=outcome.key,
                 size_bytes=outcome.size_bytes,
                 card=card,
+                source=model.source | outcome.found,
             )
             job = advance(job, Phase.VALIDATING, "the stored files match their digests", now, 1.0)
             response = {"modelId": model.model_id, "state": model.state, "sizeBytes": outcome.size_bytes}
@@ -86,6 +93,11 @@ class Imports:
                 now=now,
             )
             await tx.jobs.save(fail(job, error.reason, error.message, now, error.log_tail))
+
+
+def _source_of(model: Model) -> Source:
+    """What the model's row says of where it comes from, as the prepare process reads it."""
+    return PathSource(path=model.source["path"])
 
 
 class _ImportReporter(JobReporter):

@@ -14,12 +14,12 @@ from dockyard.prepare.files import copy_inside, digest, write_file
 from dockyard.prepare.folder import SINGLE, look_at_folder
 from dockyard.prepare.manifest import FileEntry, Manifest, imported_key, write_manifest
 from dockyard.prepare.reporting import ByteProgress, Reporter
-from dockyard.protocols.preparation import ImportTask, Outcome
+from dockyard.protocols.preparation import HubSource, ImportTask, Outcome, PathSource, Source, UploadSource
 
 
 def run_import(task: ImportTask, reporter: Reporter) -> Outcome:
     """Raises `Failed` with the reason; whatever it wrote by then lies in the task's scratch folder only."""
-    source = _existing(task.source)
+    source, found = _fetched(task.source, Path(task.scratch_dir), reporter)
     built = Path(task.scratch_dir) / "imported"
     built.mkdir()
     read = _import_folder if source.is_dir() else _import_gguf
@@ -31,7 +31,24 @@ def run_import(task: ImportTask, reporter: Reporter) -> Outcome:
     reused = Artifacts(Path(task.artifacts_dir)).publish(built, manifest)
     told = "already stored: the same files were imported before" if reused else "stored"
     reporter.progress(Phase.VALIDATING, 1.0, told)
-    return Outcome(key=manifest.key, size_bytes=manifest.size_bytes, reused=reused, card=msgspec.to_builtins(card))
+    return Outcome(
+        key=manifest.key,
+        size_bytes=manifest.size_bytes,
+        reused=reused,
+        card=msgspec.to_builtins(card),
+        found=found,
+    )
+
+
+def _fetched(source: Source, scratch: Path, reporter: Reporter) -> tuple[Path, dict[str, str]]:
+    """The folder or file of this machine that `source` comes down to, and what was learned of it on the way."""
+    match source:
+        case PathSource():
+            return _existing(source.path), {}
+        case UploadSource():
+            raise _unsupported("an archive")
+        case HubSource():
+            raise _unsupported("a hub")
 
 
 def _existing(source: str) -> Path:

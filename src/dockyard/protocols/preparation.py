@@ -10,12 +10,41 @@ from typing import Any, Protocol
 import msgspec
 
 
-class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
-    """Look at `source` (a folder or a GGUF file), copy or convert it into the artifact store, describe it."""
+class PathSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="path"):
+    """A model folder, or a GGUF file, of this machine."""
 
-    source: str
+    path: str
+
+
+class UploadSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="upload"):
+    """An archive that came in chunks: `chunks` of them, numbered from 0, as files of these names in `folder`."""
+
+    folder: str
+    chunks: int
+    extension: str  # "tar" or "zip"
+
+
+class HubSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="hub"):
+    """A repository of a Hugging Face hub. `folder` outlives the process, so that a broken download goes on."""
+
+    repository: str  # "org/name"
+    revision: str | None  # a branch, a tag or a commit; None: the default branch
+    folder: str
+
+
+Source = PathSource | UploadSource | HubSource
+
+
+class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
+    """Bring `source` into the artifact store, copied or converted, and describe it.
+
+    `base_key` is the artifact of the base model, if one was named: an adapter is checked against it.
+    """
+
+    source: Source
     artifacts_dir: str
     scratch_dir: str
+    base_key: str | None = None
 
 
 class ConvertTask(msgspec.Struct, kw_only=True, tag_field="task", tag="convert"):
@@ -56,7 +85,8 @@ class Progress(msgspec.Struct, kw_only=True):
 class Outcome(msgspec.Struct, kw_only=True):
     """What was made: the artifact's key and size; for an import the model card (`ModelCard` as a JSON object).
 
-    Of an export, size and SHA-256 are the archive's and the key is that of the artifact in it.
+    Of an export, size and SHA-256 are the archive's and the key is that of the artifact in it. `found` is what an
+    import learned of its source, such as the commit that a branch stood for.
     """
 
     key: str
@@ -64,6 +94,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     reused: bool = False
     card: dict[str, Any] | None = None
     sha256: str | None = None
+    found: dict[str, str] = {}
 
 
 class Preparer(Protocol):

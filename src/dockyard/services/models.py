@@ -32,43 +32,53 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
     Raises `Invalid` (PATH_NOT_FOUND, PATH_NOT_ALLOWED) for a path that the server will not read.
     """
     source = _readable(wish.path, ctx.policy)
-    now = ctx.clock.now()
-    model = Model(
-        model_id=new_id("cm"),
-        name=wish.name,
-        model_type=wish.model_type,
-        source={"path": str(source), "given": wish.path},
-        created_at=now,
-        modified_at=now,
-        base_model_id=wish.base_model_id,
-    )
+    async with ctx.store.transaction() as tx:
+        job = await begin_import(
+            tx,
+            Model(
+                model_id=new_id("cm"),
+                name=wish.name,
+                model_type=wish.model_type,
+                source={"path": str(source), "given": wish.path},
+                created_at=ctx.clock.now(),
+                modified_at=ctx.clock.now(),
+                base_model_id=wish.base_model_id,
+            ),
+            wish.warnings,
+            actor,
+        )
+    ctx.wake()
+    return job
+
+
+async def begin_import(tx: Transaction, model: Model, warnings: tuple[str, ...], actor: str) -> Job:
+    """Write down a model that is to be brought in and the job that does it. The caller wakes the loops afterwards."""
+    now = model.created_at
+    if model.base_model_id is not None:
+        await _check_base(tx, model.base_model_id)
     job = Job(
         job_id=new_id("ds"),
         model_id=model.model_id,
         action=Action.IMPORT,
         created_at=now,
         modified_at=now,
-        warnings=wish.warnings,
+        warnings=warnings,
     )
-    async with ctx.store.transaction() as tx:
-        if wish.base_model_id is not None:
-            await _check_base(tx, wish.base_model_id)
-        await tx.models.add(model)
-        await tx.jobs.add(job)
-        await tx.events.add(
-            Event(
-                event_id=new_id("ev"),
-                at=now,
-                subject=model.model_id,
-                before=None,
-                after=model.state,
-                reason="IMPORT_REQUESTED",
-                message=f"import of {wish.name}",
-                actor=actor,
-                model_id=model.model_id,
-            )
+    await tx.models.add(model)
+    await tx.jobs.add(job)
+    await tx.events.add(
+        Event(
+            event_id=new_id("ev"),
+            at=now,
+            subject=model.model_id,
+            before=None,
+            after=model.state,
+            reason="IMPORT_REQUESTED",
+            message=f"import of {model.name}",
+            actor=actor,
+            model_id=model.model_id,
         )
-    ctx.wake()
+    )
     return job
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.faults import explain, without_paths
-from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Task
+from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, PathSource, Task
 
-IMPORT = ImportTask(source="/m", artifacts_dir="/a", scratch_dir="/s")
+IMPORT = ImportTask(source=PathSource(path="/m"), artifacts_dir="/a", scratch_dir="/s")
 CONVERT = ConvertTask(source_key="k", engine="ctranslate2", quantization="q", artifacts_dir="/a", scratch_dir="/s")
 EXPORT = ExportTask(
     source_key="k", folder="f", deploy_config={}, archive="/e/j.tar", artifacts_dir="/a", scratch_dir="/s"

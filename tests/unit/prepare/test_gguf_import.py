@@ -17,14 +17,14 @@ from dockyard.prepare.artifacts import Artifacts
 from dockyard.prepare.gguf_llama import llama3_factors
 from dockyard.prepare.import_task import run_import
 from dockyard.prepare.reporting import Reporter
-from dockyard.protocols.preparation import ImportTask, Outcome
+from dockyard.protocols.preparation import ImportTask, Outcome, PathSource
 
 
 def _import(path: Path) -> tuple[Outcome, Path]:
     scratch = path.parent / "scratch"
     scratch.mkdir()
     artifacts = path.parent / "artifacts"
-    task = ImportTask(source=str(path), artifacts_dir=str(artifacts), scratch_dir=str(scratch))
+    task = ImportTask(source=PathSource(path=str(path)), artifacts_dir=str(artifacts), scratch_dir=str(scratch))
     outcome = run_import(task, Reporter(io.BytesIO()))
     return outcome, Artifacts(artifacts).folder(outcome.key)
 
