@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ class DockyardServer:
         self.log = self.folder / "server.log"
         self.marker = uuid.uuid4().hex
         self.started_in_s = 0.0  # from the call to the first 200 of /readyz
+        self.served_in_s: float | None = None  # from the call to the first answer that `start` was told to ask for
         self.url = ""
         self.key = ""
         self._port = port
@@ -82,8 +84,11 @@ class DockyardServer:
     def pid(self) -> int:
         return self.process.pid
 
-    def start(self) -> None:
-        """Start and wait until it is ready. Once more after `stop` or `kill`, with the same data and port."""
+    def start(self, ask: Json | None = None) -> None:
+        """Start and wait until it is ready. Once more after `stop` or `kill`, with the same data and port.
+
+        `ask`: a completion to ask for from the first moment on that somebody listens.
+        """
         own = {name: value for name, value in os.environ.items() if not name.startswith("DOCKYARD_")}
         own |= {"DOCKYARD_LOG_FORMAT": "json", "BENCH_SUBJECT": self.marker, **self._environment}
         if self._client.is_closed:
@@ -94,6 +99,10 @@ class DockyardServer:
         self._process = start(
             [*command, "--port", str(self._port), "--data-dir", str(self.data_dir)], self.log, environment=own
         )
+        if ask is not None:
+            wait_until(self._listens, self._process, self.log)
+            self.call("POST", "/v1/completions", ask)
+            self.served_in_s = time.monotonic() - began
         wait_until(lambda: self._ready(known), self._process, self.log)
         self.started_in_s = time.monotonic() - began
         self.key = self._environment.get("DOCKYARD_ADMIN_KEY") or (self.data_dir / "admin-key").read_text().strip()
@@ -194,6 +203,12 @@ class DockyardServer:
                     self._port = told["port"]
         with contextlib.suppress(httpx.TransportError):
             return bool(self.url) and self._client.get(f"{self.url}/readyz").is_success
+        return False
+
+    def _listens(self) -> bool:
+        """A request that comes too early for an answer waits for it; only a connection may be refused."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port)):
+            return True
         return False
 
     def _below(self) -> list[psutil.Process]:

@@ -7,6 +7,7 @@ A start counts until the server says that it is ready. Memory is that of all its
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from bench.server import DockyardServer, echo_model
 
 RAY = "ray serve"
 START = "start until ready"
+AGAIN = "start after kill -9 until a deployment serves"
 PSS, RSS = "idle memory, PSS", "idle memory, RSS"
 SETTLE_S = 2.0  # what a start leaves to do is done by then
 
@@ -35,6 +37,7 @@ def main() -> None:
             start_dockyard(outcome, number)
             if arguments.options.peers != "none" and RAY not in outcome.not_run:
                 start_ray(outcome, number)
+        restart_dockyard(outcome, arguments.rounds)
         idle_dockyard(outcome, deployments, idle_s)
         if arguments.options.peers != "none" and RAY not in outcome.not_run:
             idle_ray(outcome, deployments, idle_s)
@@ -50,6 +53,16 @@ def start_dockyard(outcome: Outcome, number: int) -> None:
         outcome.add(number, START, "s", DOCKYARD, server.started_in_s)
         time.sleep(SETTLE_S)
         _add_memory(outcome, number, DOCKYARD, server.usage())
+
+
+def restart_dockyard(outcome: Outcome, rounds: int) -> None:
+    """Its replica runs on meanwhile and is adopted. A first client asks as soon as somebody listens."""
+    with DockyardServer() as server:
+        server.deploy(server.import_model(echo_model(server.folder / "echo")), "echo")
+        for number in range(rounds):
+            server.kill()
+            server.start(ask={"model": "echo", "prompt": "hi", "max_tokens": 2})
+            outcome.add(number, AGAIN, "s", DOCKYARD, server.served_in_s or math.inf)
 
 
 def start_ray(outcome: Outcome, number: int) -> None:
@@ -93,6 +106,7 @@ def judge(outcome: Outcome, deployments: int) -> None:
     for metric in (START, PSS, RSS, _idle(deployments), f"memory with {deployments} deployments, PSS"):
         outcome.compare(metric, DOCKYARD, RAY, better="lower")
     outcome.judge("start ≤ 1.5 s", START, DOCKYARD, "<=", 1.5)
+    outcome.judge("deployments serve again within a second of the start", AGAIN, DOCKYARD, "<=", 1)
     outcome.judge("idle memory ≤ 120 MiB", RSS, DOCKYARD, "<=", 120)
     alone = _idle(deployments, "server alone")
     outcome.judge(f"idle CPU of the server with {deployments} deployments < 1 % of a core", alone, DOCKYARD, "<=", 1)

@@ -27,7 +27,7 @@ def routes_page() -> tuple[str, str]:
 def _document() -> Json:
     """The document needs no running server: of the context only the clock is looked at."""
     context = cast(Context, SimpleNamespace(clock=SystemClock()))
-    return build_app(context, ready=lambda: True, metrics=CollectorRegistry(), gateway=None).openapi()
+    return build_app(context, ready=lambda: True, metrics=CollectorRegistry()).openapi()
 
 
 def _by_tag(document: Json) -> dict[str, list[tuple[str, str, Json]]]:

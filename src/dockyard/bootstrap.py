@@ -12,14 +12,15 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
-from dockyard.api.app import build_app
 from dockyard.clock import SystemClock
 from dockyard.data_dir import Paths, locked, read_kept_key, write_private
 from dockyard.domain.access import new_key
 from dockyard.domain.autoscaling import Demand
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
+from dockyard.front import Front
 from dockyard.gateway.app import Gateway
 from dockyard.http_server import HttpServer, base_url_of, bind
 from dockyard.logs import configure_logs
@@ -72,23 +73,42 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
     async with _context(settings, paths, base_url, registry) as (ctx, gateway, start_loops):
         await _ensure_admin_key(ctx, settings, paths)
         async with start_loops() as ready:
-            app = build_app(ctx, ready=ready, metrics=registry, gateway=gateway)
-            server = HttpServer(app, settings.drain_timeout_s)
+            front = Front(gateway)
+            server = HttpServer(front, settings.drain_timeout_s)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.end)
-            port = listener.getsockname()[1]  # a public URL does not tell it
-            _settle_memory()
-            log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
-            await server.serve(sockets=[listener])
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
+            try:
+                front.open(await asyncio.to_thread(_api, ctx, ready, registry))
+            except BaseException:
+                server.end()
+                raise
+            else:
+                port = listener.getsockname()[1]  # a public URL does not tell it
+                _settle_memory()
+                log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
+            finally:
+                await serving
             log.info("dockyard stops: requests have ended, replicas follow")
 
 
+def _api(ctx: Context, ready: Callable[[], bool], registry: CollectorRegistry) -> ASGIApp:
+    """Imported here, on a thread: replicas that were adopted serve meanwhile."""
+    from dockyard.api.app import build_app
+
+    return build_app(ctx, ready=ready, metrics=registry)
+
+
 def _settle_memory() -> None:
-    """What is there now stays: a full collection that walks it stopped every request for 94 ms."""
+    """What is there now stays: a full collection that walks it stopped every request for 94 ms.
+
+    Until here none was of use: what is imported stays, and looking at it again and again is a tenth of the start.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 @contextlib.asynccontextmanager

@@ -27,6 +27,7 @@ class HttpServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=HttpProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -45,8 +46,13 @@ class HttpServer(uvicorn.Server):
                 await asyncio.wait_for(self._ending.wait(), 1.0)
 
     async def _wait_tasks_to_complete(self) -> None:
-        """uvicorn's, without the wait for its closed listeners, which has no bound and may never end."""
-        while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:  # noqa: ASYNC110 - it has no event
+        """uvicorn's, without the wait for its closed listeners, which has no bound and may never end.
+
+        A connection that was just being accepted when the others were told is told here.
+        """
+        while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
             await asyncio.sleep(0.05)
 
     @contextlib.contextmanager

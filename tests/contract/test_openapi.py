@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.integration.api_rig import ApiRig, open_rig
 
 from dockyard.api.app import describe
+from dockyard.front import Front
 from dockyard.gateway.app import Gateway
 
 EXAMPLES = 15  # per operation, beside the systematic ones
@@ -51,8 +52,9 @@ class LiveApi:
         try:
             async with open_rig(self._directory) as rig:
                 await self._furnish(rig)
-                rig.app.gateway = Gateway(rig.ctx.keyring, rig.ctx.clock)  # pyright: ignore[reportAttributeAccessIssue]
-                config = uvicorn.Config(rig.app, log_config=None, access_log=False, lifespan="off", server_header=False)
+                front = Front(Gateway(rig.ctx.keyring, rig.ctx.clock))
+                front.open(rig.app)
+                config = uvicorn.Config(front, log_config=None, access_log=False, lifespan="off", server_header=False)
                 self._server = uvicorn.Server(config)
                 self._server.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
                 self._started.set()

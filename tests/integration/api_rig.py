@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
-from starlette.types import ASGIApp
 from tests.databases import migrated_sqlite
 
 from dockyard.api.app import build_app
@@ -218,9 +217,7 @@ def published_body() -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def open_rig(
-    directory: Path, *, policy: Policy | None = None, gateway: ASGIApp | None = None
-) -> AsyncIterator[ApiRig]:
+async def open_rig(directory: Path, *, policy: Policy | None = None) -> AsyncIterator[ApiRig]:
     """The API on a database of its own."""
     store = Store(migrated_sqlite(directory / "dockyard.db"))
     await store.open()
@@ -242,7 +239,7 @@ async def open_rig(
         )
         metrics = CollectorRegistry()
         Counter("dockyard_test", "A counter for the test.", registry=metrics).inc()
-        app = build_app(ctx, ready=lambda: rig.ready, metrics=metrics, gateway=gateway)
+        app = build_app(ctx, ready=lambda: rig.ready, metrics=metrics)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dockyard") as client:
             rig = ApiRig(ctx, app, client, "", fleet, preparer, router, wakes)
             rig.key = client.headers["x-api-key"] = await rig.key_with(Scope)

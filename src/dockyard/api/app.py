@@ -1,4 +1,4 @@
-"""The server's ASGI app: `/api/public` and the operational routes, with the gateway's `/v1` and `/v2` beside them."""
+"""The API's ASGI app: `/api/public` and the operational routes. `/v1` and `/v2` are the gateway's."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,16 +32,12 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
 
 
 class Api(FastAPI):
-    """FastAPI behind a fork: what is for the gateway never enters FastAPI's stack."""
+    """FastAPI, each request to it observed, with the gateway's routes in its document."""
 
-    gateway: ASGIApp | None = None
     observed: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.gateway is not None and scope["type"] == "http" and scope["path"].startswith(("/v1/", "/v2/")):
-            await self.gateway(scope, receive, send)
-        else:
-            await self.observed(scope, receive, send)
+        await self.observed(scope, receive, send)
 
     async def serve_itself(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
@@ -52,12 +48,9 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def build_app(
-    ctx: Context, *, ready: Callable[[], bool], metrics: CollectorRegistry, gateway: ASGIApp | None
-) -> FastAPI:
-    """The app. `ready()`: whether /readyz says so; `gateway`: who serves /v1 and /v2 (None: nobody)."""
+def build_app(ctx: Context, *, ready: Callable[[], bool], metrics: CollectorRegistry) -> FastAPI:
+    """The app. `ready()`: whether /readyz says so."""
     app = _with_routes()
-    app.gateway = gateway
     app.observed = Observed(app.serve_itself, ctx.clock)
     app.state.ctx = ctx
     app.state.ready = ready

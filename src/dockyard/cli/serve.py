@@ -1,5 +1,6 @@
 """dockyard serve: the whole product on this machine. The only module of the command line that imports the server."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,7 @@ def serve(
 
 
 def _run(flags: dict[str, Any]) -> None:
+    gc.disable()  # until everything is imported and built; the server enables it again
     from pydantic import ValidationError
 
     from dockyard.errors import DockyardError

@@ -7,6 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from dockyard.gateway import http_protocol
 from dockyard.gateway.http_protocol import MOST_BYTES, HttpProtocol
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -36,6 +37,15 @@ class Recorder(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
+def connected(app: Any) -> tuple[HttpProtocol, Recorder]:
+    config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    transport = Recorder()
+    protocol = HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
 async def answered(*bodies: bytes, step: bool = False, request: bytes = REQUEST) -> Recorder:
     """The transport after a reply in these parts; `step`: the loop goes round between them."""
     done = asyncio.Event()
@@ -49,11 +59,7 @@ async def answered(*bodies: bytes, step: bool = False, request: bytes = REQUEST)
         await send({"type": "http.response.body", "body": b""})
         done.set()
 
-    config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None, access_log=False)
-    config.load()
-    transport = Recorder()
-    protocol = HttpProtocol(config, ServerState(), {}, asyncio.get_running_loop())
-    protocol.connection_made(transport)
+    protocol, transport = connected(app)
     protocol.data_received(request)
     await done.wait()
     await asyncio.sleep(0)
@@ -86,3 +92,71 @@ async def test_what_was_written_goes_out_before_the_connection_closes(version: b
     transport = await answered(b"one", request=request)
     assert transport.closed
     assert len(transport.writes) == 1
+
+
+class Teller:
+    """An application that answers when it may, and a way to wait until it has."""
+
+    def __init__(self) -> None:
+        self.may, self.done = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.may.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"told"})
+        self.done.set()
+
+    async def answers(self) -> None:
+        self.done.clear()
+        self.may.set()
+        await self.done.wait()
+        await asyncio.sleep(0)
+
+
+async def test_a_request_that_crosses_the_end_is_answered_and_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_S", 60)
+    teller = Teller()
+    protocol, transport = connected(teller)
+    protocol.data_received(REQUEST)
+    await teller.answers()
+    protocol.shutdown()
+    assert not transport.closed
+    protocol.data_received(REQUEST)
+    await teller.answers()
+    assert b"connection: close" in transport.writes[-1]
+    assert b"connection: close" not in transport.writes[0]
+    assert transport.closed
+
+
+async def test_what_runs_at_the_end_is_answered_and_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_S", 0)
+    teller = Teller()
+    protocol, transport = connected(teller)
+    protocol.data_received(REQUEST)
+    protocol.shutdown()
+    await after_the_linger()
+    assert not transport.closed
+    await teller.answers()
+    assert transport.closed
+    assert b"connection: close" in transport.writes[-1]
+
+
+@pytest.mark.parametrize("sent", [b"", REQUEST[:20]], ids=["nothing", "half a head"])
+async def test_who_sends_no_request_at_the_end_is_waited_for_no_longer(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_S", 0)
+    protocol, transport = connected(Teller())
+    if sent:
+        protocol.data_received(sent)
+    protocol.shutdown()
+    protocol.shutdown()
+    await after_the_linger()
+    assert transport.closed
+
+
+async def after_the_linger() -> None:
+    """Timers of no length fire in the order in which they were set."""
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(0, passed.set)
+    await passed.wait()
