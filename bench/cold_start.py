@@ -3,6 +3,7 @@
 SmolLM2 on CTranslate2 (int8) and on Transformers, behind two local fleets without a server: one that keeps a spare of
 each engine, one that starts every replica afresh. In every round each starts one replica, is asked for one token, and
 ends the replica; the fleet with spares also starts three at once. What a spare costs while it waits is told, too.
+The fleet with spares has started the model once before, as one that scales a deployment up has.
 """
 
 import asyncio
@@ -43,6 +44,8 @@ async def _measure(arguments: Arguments, outcome: Outcome, engines: list[str]) -
     model = ensure_endless_smollm2()
     with tempfile.TemporaryDirectory() as folder:
         async with _fleet(Path(folder, "afresh"), []) as afresh, _fleet(Path(folder, "spares"), engines) as spares:
+            for engine in engines:
+                await _make_known(spares, _spec(model, engine))
             await _tell_costs(outcome, spares, arguments.quick)
             for number in range(arguments.rounds):
                 for engine in engines:
@@ -88,6 +91,14 @@ def _spec(model: BenchModel, engine: str) -> WorkerSpec:
         threads=1 if int8 else psutil.cpu_count() or 1,
         eos_token_ids=[],
     )
+
+
+async def _make_known(fleet: LocalFleet, spec: WorkerSpec) -> None:
+    await _serving(fleet, spec)
+    await fleet.stop(spec.replica_id, grace_s=10)
+    while spec.model_dir not in fleet.read_ahead()[spec.engine]:
+        fleet.changed.clear()
+        await fleet.changed.wait()
 
 
 async def _round(outcome: Outcome, number: int, subject: str, fleet: LocalFleet, spec: WorkerSpec) -> None:

@@ -30,6 +30,7 @@ from dockyard.store.transaction import Transaction
 # A look at every deployment, whether or not anything called for it: a net under the events. Ten deployments at rest
 # that were looked at every 5 s took 1 % of a core.
 EVERYTHING_EVERY_S = 30.0
+WARM_FOR_S = 600.0  # an engine that no deployment uses any more
 UNSETTLED_EVERY_S = 5.0  # a deployment that is on its way somewhere, or wants replicas that the host has no room for
 
 
@@ -48,6 +49,7 @@ class Reconciler:
         self._all_at = 0.0  # when everything is looked at, on the monotonic clock
         self._due: dict[str, float] = {}  # deployment → when it is looked at
         self._engines: dict[str, frozenset[str]] = {}  # deployment → the engines of its live versions
+        self._used_at: dict[str, float] = {}  # engine → when a live version last had it, on the monotonic clock
         self._lacking: set[str] = set()  # deployments that want more replicas than the host has room for
 
     def look_at(self, deployment_id: str) -> None:
@@ -80,9 +82,15 @@ class Reconciler:
                 await self._reconcile(deployment_id, host)
         if due or everything:
             await settle_undeploys(self._ctx)
-        self._ctx.fleet.keep_warm(frozenset().union(*self._engines.values()))
+        self._keep_warm()
         wake_at = min((self._all_at, *self._due.values()))
         return max(0.0, wake_at - self._ctx.clock.monotonic())
+
+    def _keep_warm(self) -> None:
+        """What is in use, and what was a short while ago: who undeploys often deploys again."""
+        now = self._ctx.clock.monotonic()
+        self._used_at |= dict.fromkeys(frozenset().union(*self._engines.values()), now)
+        self._ctx.fleet.keep_warm([engine for engine, at in self._used_at.items() if now - at < WARM_FOR_S])
 
     async def _find_all(self, living: Sequence[Replica]) -> None:
         """Every deployment that is wanted or not yet gone is due; what belongs to no other ends."""
@@ -123,7 +131,7 @@ class Reconciler:
             self._due.setdefault(deployment_id, self._ctx.clock.monotonic() + UNSETTLED_EVERY_S)
 
     def _facts(self, situation: Situation, host: Host) -> Facts:
-        ctx, source = self._ctx, situation.model.artifact_key or ""
+        ctx, source = self._ctx, situation.model.weights_key or ""
         waiting = [v for v in situation.versions if v.state in (VersionState.PENDING, VersionState.OPTIMIZING)]
         cached = {
             version.version_id: key
@@ -158,7 +166,7 @@ class Reconciler:
                     await tx.events.add(event)
         self._note(situation, plan, decisions)
         for version in plan.prepare:
-            self._preparations.ensure(version, situation.model.artifact_key or "")
+            self._preparations.ensure(version, situation.model)
         for move in plan.moves:
             if move.to is VersionState.FAILED:
                 self._preparations.cancel(move.version.version_id)

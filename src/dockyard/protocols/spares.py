@@ -1,9 +1,9 @@
 """What the local fleet and a spare say to each other: JSON, one message in each datagram of a socket pair.
 
 A spare is a worker process that has imported an engine and waits. It says `Ready` or `Unfit` once. Then each request
-gets one reply, in order: `Fork` gets `Forked` or `Refused`, `Reap` gets `Reaped`. Three descriptors come with `Fork`:
-the `WorkerSpec` to read, the listening socket, the log to append to. When the fleet's end is closed the spare ends, and
-the replicas that it made run on.
+gets one reply, in order: `Fork` gets `Forked` or `Refused`, `Reap` gets `Reaped`, `ReadAhead` gets `HasRead`. Three
+descriptors come with `Fork`: the `WorkerSpec` to read, the listening socket, the log to append to. When the fleet's end
+is closed the spare ends, and the replicas that it made run on.
 """
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 # may be, for a process cannot make its command line longer.
 UNNAMED = "spare".ljust(64, ".")
 DESCRIPTORS = 3
+MOST_READ_AHEAD = 4  # models that a spare keeps something of: those read last; a vocabulary of 49,000 takes 36 MiB
 
 
 class Ready(msgspec.Struct, tag="ready"):
@@ -21,7 +22,7 @@ class Ready(msgspec.Struct, tag="ready"):
 
 
 class Unfit(msgspec.Struct, tag="unfit"):
-    """A process that has imported this engine cannot be forked safely, now or later; `why` is a sentence."""
+    """A process that has imported this engine cannot be forked safely, now or later; `why` is a sentence. It ends."""
 
     why: str
 
@@ -55,8 +56,18 @@ class Reaped(msgspec.Struct, tag="reaped"):
     signal: int | None = None
 
 
-Request = Fork | Reap
-Reply = Forked | Refused | Reaped
+class ReadAhead(msgspec.Struct, tag="readAhead"):
+    """Read the tokenizer of the model in this folder now, so that its replicas need not."""
+
+    model_dir: str
+
+
+class HasRead(msgspec.Struct, tag="hasRead"):
+    """It has, or cannot: then the replicas will tell why."""
+
+
+Request = Fork | Reap | ReadAhead
+Reply = Forked | Refused | Reaped | HasRead
 Told = Ready | Unfit | Reply
 
 encode = msgspec.json.encode

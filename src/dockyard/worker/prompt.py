@@ -47,8 +47,10 @@ class Prompts:
 
     def max_tokens(self, prompt_tokens: int, asked: int) -> int:
         """`asked`, or what the context has room for."""
-        if self._context_length is None or not self._decoder:
+        if self._context_length is None:
             return asked
+        if not self._decoder:  # BART and its kin: the output has as many positions as the prompt, two for its start
+            return min(asked, max(1, self._context_length - 2))
         return min(asked, self._context_length - prompt_tokens)
 
     def _encode(self, request: GenerateRequest) -> list[int]:

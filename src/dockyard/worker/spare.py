@@ -4,6 +4,7 @@ It runs one thread, the one that forks: so no lock is held by a thread that the 
 later (event loop, OpenMP teams, CUDA) starts in the child.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -18,12 +19,15 @@ import msgspec
 
 from dockyard.engines.failures import translated
 from dockyard.engines.registry import import_engine
+from dockyard.errors import DockyardError
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.protocols.spares import (
     DESCRIPTORS,
     UNNAMED,
     Fork,
     Forked,
+    HasRead,
+    ReadAhead,
     Ready,
     Reap,
     Reaped,
@@ -34,6 +38,7 @@ from dockyard.protocols.spares import (
     encode,
 )
 from dockyard.worker.log import log
+from dockyard.worker.tokenizer import read_ahead
 
 # What a replica imports at its first use, whatever the engine.
 _LATE_IMPORTS = ("tokenizers", "dockyard.worker.chat_template", "encodings.unicode_escape")
@@ -70,6 +75,8 @@ class Spare:
                         return _begin_as(replica_id, descriptors)
                 case Reap(pid):
                     self._say(_reap(pid))
+                case ReadAhead(model_dir):
+                    self._read_ahead(Path(model_dir))
 
     def _import(self) -> None:
         """On a thread of its own, which has ended before the first fork.
@@ -94,6 +101,15 @@ class Spare:
             known = translated(failures[0], f"importing the {self._engine} engine")
             log("ERROR", "failed", reason=known.reason, message=known.message)
             os._exit(EXIT_NO_ENGINE)
+
+    def _read_ahead(self, model_dir: Path) -> None:
+        with contextlib.suppress(DockyardError, OSError):  # a replica that needs the file will tell
+            read_ahead(model_dir)
+        why = _unfit()
+        if why is not None:
+            self._say(Unfit(why))
+            os._exit(0)
+        self._say(HasRead())
 
     def _fork(self, descriptors: Sequence[int]) -> bool:
         """Whether this is the child."""

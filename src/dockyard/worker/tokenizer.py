@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dockyard.errors import Failed, Reason
+from dockyard.protocols.spares import MOST_READ_AHEAD
+
+_read_ahead: dict[Path, "Tokenizer"] = {}
 
 
 class Tokenizer(Protocol):
@@ -56,5 +59,16 @@ class FileTokenizer:
 
 
 def load_tokenizer(model_dir: Path) -> Tokenizer:
+    """The one that was read ahead, by the process that this one was forked from, or else from the file."""
+    known = _read_ahead.get(model_dir)
+    if known is not None:
+        return known
     path = model_dir / "tokenizer.json"
     return FileTokenizer(path) if path.exists() else ByteTokenizer()
+
+
+def read_ahead(model_dir: Path) -> None:
+    """Keep the model's tokenizer at hand, one of the last `MOST_READ_AHEAD`. Raises what `load_tokenizer` does."""
+    _read_ahead[model_dir] = load_tokenizer(model_dir)
+    while len(_read_ahead) > MOST_READ_AHEAD:
+        del _read_ahead[next(iter(_read_ahead))]

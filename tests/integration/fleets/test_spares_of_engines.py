@@ -1,5 +1,7 @@
 """The engines' libraries can be imported in a process that is forked later, and compute there as they should."""
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
     from conftest import Kit
 
 
-async def test_transformers_answers_from_a_spare(kit: "Kit") -> None:
-    """With two threads, which only the forked process starts. A wrong fork would hang, crash or be refused."""
+async def test_transformers_answers_from_a_spare(kit: "Kit", tmp_path: Path) -> None:
+    """With two threads, which only the forked process starts. A wrong fork would hang, crash or be refused.
+
+    The second replica has no tokenizer file: the spare has read it by then.
+    """
     kit.command = WORKER_COMMAND
     fleet = await kit.open_fleet(host=_roomy)
-    folder = str(MODELS / "t5-date")
+    folder = str(shutil.copytree(MODELS / "t5-date", tmp_path / "t5-date"))
     spec = msgspec.structs.replace(
         kit.spec("transformers", eos_token_ids=[1]),
         artifact_dir=folder,
@@ -39,6 +44,16 @@ async def test_transformers_answers_from_a_spare(kit: "Kit") -> None:
 
     assert psutil.Process(status.pid).ppid() == spare.pid
     assert await _text(status, "date: monday, march 3, 2014") == "2014-03-03"
+
+    while folder not in fleet.read_ahead()["transformers"]:
+        await fleet.changed.wait()
+        fleet.changed.clear()
+    (tmp_path / "t5-date" / "tokenizer.json").unlink()
+    second = msgspec.structs.replace(spec, replica_id=f"{spec.replica_id}-2")
+    await fleet.start(second)
+    status = await kit.once_in_phase(fleet, second.replica_id, "ready")
+    assert await _text(status, "date: monday, march 3, 2014") == "2014-03-03"
+    assert spare.num_threads() == 1
 
 
 async def test_ctranslate2_has_a_spare(kit: "Kit") -> None:

@@ -99,6 +99,10 @@ class LocalFleet:
         """Pids of the spares that can become replicas at once, by engine."""
         return self._spares.pids()
 
+    def read_ahead(self) -> Mapping[str, Collection[str]]:
+        """Folders of the models of which the spare has read what the next replica needs, by engine."""
+        return self._spares.read()
+
     def statuses(self) -> Mapping[str, ReplicaStatus]:
         starting = {replica_id: status for replica_id, (status, _) in self._starting.items()}
         return self._lost | starting | {replica_id: replica.status for replica_id, replica in self._replicas.items()}

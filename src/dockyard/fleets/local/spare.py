@@ -19,9 +19,11 @@ from dockyard.fleets.local.process import Process
 from dockyard.fleets.local.spawn import environment, identity, log_file, spec_file, start_process
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.protocols.spares import (
+    MOST_READ_AHEAD,
     UNNAMED,
     Fork,
     Forked,
+    ReadAhead,
     Ready,
     Reap,
     Reaped,
@@ -59,6 +61,7 @@ class LocalSpare:
         self.ended = False
         self.dismissed = False  # its end is wanted
         self.replicas: set[int] = set()  # pids of those that live, or are still to be reaped
+        self.read: list[str] = []  # folders of the models that it keeps something of
         self._log_name = f"spare-{engine}"
         self._log_path = log.path_of(run_dir, self._log_name)
         self._run_dir = run_dir
@@ -114,6 +117,11 @@ class LocalSpare:
             return Process(psutil.Process(reply.pid), self._reap)
         except (psutil.NoSuchProcess, ProcessLookupError) as error:
             raise Unavailable("the spare and the new replica are gone") from error
+
+    async def read_ahead(self, model_dir: str) -> None:
+        """Have it read what replicas of this model need. Raises `Unavailable` when the spare is no more."""
+        await self._ask(ReadAhead(model_dir))
+        self.read = [*self.read, model_dir][-MOST_READ_AHEAD:]
 
     async def _reap(self, pid: int) -> Exit | None:
         """How a replica of this spare ended; None where the spare is gone and cannot tell."""

@@ -1,6 +1,7 @@
 """Keeps one spare for each engine that replicas may soon be started of, as far as the host has room."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from dockyard.errors import Unavailable
 from dockyard.fleets.local.process import Process
 from dockyard.fleets.local.spare import LocalSpare
 from dockyard.protocols.generation import WorkerSpec
-from dockyard.protocols.spares import UNNAMED
+from dockyard.protocols.spares import MOST_READ_AHEAD, UNNAMED
 
 # Room is for replicas first. A spare for Transformers takes some 280 MiB: it is made where more than that is left over,
 # and given back where little is; what it frees is too little to be made again at once.
@@ -46,6 +47,8 @@ class Spares:
         self._on_change = on_change
         self._answer_timeout_s = answer_timeout_s
         self._wanted: frozenset[str] = frozenset()
+        self._models: dict[str, dict[str, None]] = {}  # folders of those started last, by engine, the last one last
+        self._reading: dict[LocalSpare, asyncio.Task[None]] = {}
         self._spares: dict[str, LocalSpare] = {}
         self._failures: dict[str, int] = {}  # in a row, by engine
         self._due: dict[str, asyncio.TimerHandle] = {}  # engines whose spare has died, until it is made anew
@@ -61,6 +64,10 @@ class Spares:
         """The spares that can be forked now, by engine."""
         return {engine: spare.pid for engine, spare in self._spares.items() if spare.ready}
 
+    def read(self) -> dict[str, tuple[str, ...]]:
+        """Folders of the models that have been read ahead, by engine."""
+        return {engine: tuple(spare.read) for engine, spare in self._spares.items()}
+
     def tend(self) -> None:
         """Bury spares that have ended, end what is too many, make what is missing. Call it at any change."""
         if self._closed:
@@ -68,6 +75,8 @@ class Spares:
         for engine, spare in list(self._spares.items()):
             if spare.ended:
                 self._lose(engine, spare)
+        if not self._busy():
+            self._read_ahead()
         missing = self._wanted - self._spares.keys() - self._due.keys() - self._unfit
         idle = [spare for spare in self._spares.values() if spare.idle]
         if not missing and not idle:
@@ -82,6 +91,7 @@ class Spares:
 
     async def fork(self, spec: WorkerSpec, listener: socket.socket) -> Process | None:
         """The replica's process, made of a spare; None where there is none that could."""
+        self._remember(spec)
         spare = self._spares.get(spec.engine)
         if spare is None or not spare.ready or len(spec.replica_id) > len(UNNAMED):
             return None
@@ -105,6 +115,28 @@ class Spares:
             _, spare = self._spares.popitem()
             await spare.over()
             spare.remove_log()
+
+    def _remember(self, spec: WorkerSpec) -> None:
+        models = self._models.setdefault(spec.engine, {})
+        models.pop(spec.model_dir, None)
+        models[spec.model_dir] = None
+        while len(models) > MOST_READ_AHEAD:
+            del models[next(iter(models))]
+
+    def _read_ahead(self) -> None:
+        """Have each spare read what its models' next replicas need, one after the other, in a quiet moment."""
+        for engine, spare in self._spares.items():
+            unread = [folder for folder in self._models.get(engine, ()) if folder not in spare.read]
+            if unread and spare.ready and spare not in self._reading:
+                self._reading[spare] = asyncio.create_task(self._read(spare, unread[-1]), name=f"read ahead: {engine}")
+
+    async def _read(self, spare: LocalSpare, model_dir: str) -> None:
+        try:
+            with contextlib.suppress(Unavailable):  # its end is noticed where it is watched
+                await spare.read_ahead(model_dir)
+        finally:
+            del self._reading[spare]
+        self._changed()
 
     def _make(self, engine: str) -> None:
         try:
