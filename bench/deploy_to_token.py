@@ -25,6 +25,7 @@ from bench.server import INT8, DockyardServer
 
 RAY = "ray serve"
 FIRST_TOKEN = "deploy to first token"
+ROLLBACK = "rollback until it serves"
 TIMEOUT_S = 120
 PROMPT = "Once upon a time"
 
@@ -81,7 +82,18 @@ def deploy_on_dockyard(outcome: Outcome, server: DockyardServer, model_id: str, 
             outcome.add(number, f"of it {entry['phase']}", "s", DOCKYARD, took)
     for step, took_ms in server.replicas(job["deploymentId"])[0]["timings"].items():
         outcome.add(number, f"the replica's {step}", "ms", DOCKYARD, took_ms)
+    roll_back(outcome, server, model_id, name, job["deploymentId"], number)
     server.undeploy(model_id, name)
+
+
+def roll_back(
+    outcome: Outcome, server: DockyardServer, model_id: str, name: str, deployment_id: str, number: int
+) -> None:
+    """To the version before, which is not loaded any more: from the call until the job says that it serves."""
+    server.deploy(model_id, name, INT8, maxTokens=256)
+    began = time.monotonic()
+    server.wait_job(server.call("POST", f"/deployments/{deployment_id}/rollback", {"version": 1})["dockStatusId"])
+    outcome.add(number, ROLLBACK, "s", DOCKYARD, time.monotonic() - began)
 
 
 def deploy_on_ray(outcome: Outcome, ray: RayServe, number: int) -> None:

@@ -1,6 +1,7 @@
 """The reconciler: for each deployment load → plan (domain) → apply, until what is there is what is wanted."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from dockyard.domain.replica import Replica
 from dockyard.domain.rollout import plan_rollout
 from dockyard.errors import Reason, Stale
 from dockyard.loops.autoscale import Autoscaler
+from dockyard.loops.base import as_failure
 from dockyard.loops.deploy_jobs import DeployJobs
 from dockyard.loops.observe import observe_replicas
 from dockyard.loops.preparing import Preparations
@@ -31,6 +33,7 @@ from dockyard.store.transaction import Transaction
 # that were looked at every 5 s took 1 % of a core.
 EVERYTHING_EVERY_S = 30.0
 WARM_FOR_S = 600.0  # an engine that no deployment uses any more
+MANY_FAULTS = 6  # in a row, within three seconds as the loop tries again
 UNSETTLED_EVERY_S = 5.0  # a deployment that is on its way somewhere, or wants replicas that the host has no room for
 
 
@@ -50,6 +53,7 @@ class Reconciler:
         self._due: dict[str, float] = {}  # deployment → when it is looked at
         self._engines: dict[str, frozenset[str]] = {}  # deployment → the engines of its live versions
         self._used_at: dict[str, float] = {}  # engine → when a live version last had it, on the monotonic clock
+        self._faults: dict[str, int] = {}  # deployment → how many rounds in a row a fault of ours ended
         self._lacking: set[str] = set()  # deployments that want more replicas than the host has room for
 
     def look_at(self, deployment_id: str) -> None:
@@ -76,13 +80,12 @@ class Reconciler:
             self._all_at = now + EVERYTHING_EVERY_S
             await self._find_all(living)
         due = [deployment_id for deployment_id, at in self._due.items() if at <= now]
-        if due:
-            host = self._ctx.host()
-            for deployment_id in due:
-                await self._reconcile(deployment_id, host)
+        faults = await self._reconcile_each(due)
         if due or everything:
             await settle_undeploys(self._ctx)
         self._keep_warm()
+        if faults:
+            raise faults[0]  # for the loop to log, and to wait a little
         wake_at = min((self._all_at, *self._due.values()))
         return max(0.0, wake_at - self._ctx.clock.monotonic())
 
@@ -107,6 +110,38 @@ class Reconciler:
         for replica in living:
             if replica.deployment_id not in known:  # of a deployment that is over: a server died while it stopped them
                 self._replicas.stop(replica.replica_id)
+
+    async def _reconcile_each(self, due: Sequence[str]) -> list[Exception]:
+        """One after the other; a fault with one of them must hold up no other. Returns the faults."""
+        faults: list[Exception] = []
+        if not due:
+            return faults
+        host = self._ctx.host()
+        for deployment_id in due:
+            try:
+                await self._reconcile(deployment_id, host)
+            except Exception as error:  # noqa: BLE001 - the loop logs it
+                faults.append(error)
+                self._faults[deployment_id] = self._faults.get(deployment_id, 0) + 1
+                if self._faults[deployment_id] >= MANY_FAULTS:
+                    with contextlib.suppress(Exception):  # it may be the very same fault
+                        await self._give_up(deployment_id, error)
+            else:
+                self._faults.pop(deployment_id, None)
+        return faults
+
+    async def _give_up(self, deployment_id: str, error: Exception) -> None:
+        """End the deploys in progress: a fault that comes back round after round must not look like work."""
+        situation = await load_situation(self._ctx.store, deployment_id)
+        if situation.jobs:
+            known = as_failure(error)
+            moves = tuple(
+                Move(version, VersionState.FAILED, str(known.reason), known.message)
+                for version in situation.versions
+                if version.version_id in situation.jobs
+            )
+            async with self._ctx.store.transaction() as tx:
+                await self._write(tx, situation, Plan(moves=moves))
 
     async def _reconcile(self, deployment_id: str, host: Host) -> None:
         del self._due[deployment_id]
