@@ -16,7 +16,7 @@ import msgspec
 
 from dockyard.domain.card import ModelCard
 from dockyard.prepare.runner import ProcessPreparer
-from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, Progress
+from dockyard.protocols.preparation import ConvertTask, ImportTask, Outcome, PathSource, Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / ".cache" / "bench" / "models"
@@ -56,14 +56,25 @@ def _fetched() -> Path:
 
 async def _make(gguf: Path) -> BenchModel:
     shutil.rmtree(STORE, ignore_errors=True)
-    places = {"artifacts_dir": str(STORE / "artifacts"), "scratch_dir": str(STORE / "scratch")}
-    preparer = ProcessPreparer(**places)
-    imported = await preparer.run(ImportTask(source=str(gguf), **places), _quietly)
+    artifacts, scratch = str(STORE / "artifacts"), str(STORE / "scratch")
+    preparer = ProcessPreparer(artifacts, scratch)
+
+    async def imported(path: Path) -> Outcome:
+        task = ImportTask(source=PathSource(path=str(path)), artifacts_dir=artifacts, scratch_dir=scratch)
+        return await preparer.run(task, _quietly)
+
     folder = STORE / "SmolLM2-endless"
-    shutil.copytree(preparer.artifact_dir(imported.key), folder, ignore=shutil.ignore_patterns("manifest.json"))
+    found = preparer.artifact_dir((await imported(gguf)).key)
+    shutil.copytree(found, folder, ignore=shutil.ignore_patterns("manifest.json"))
     _make_endless(folder)
-    endless = await preparer.run(ImportTask(source=str(folder), **places), _quietly)
-    convert = ConvertTask(source_key=endless.key, engine="ctranslate2", quantization="int8_float16", **places)
+    endless = await imported(folder)
+    convert = ConvertTask(
+        source_key=endless.key,
+        engine="ctranslate2",
+        quantization="int8_float16",
+        artifacts_dir=artifacts,
+        scratch_dir=scratch,
+    )
     converted = await preparer.run(convert, _quietly)
     return BenchModel(folder, Path(preparer.artifact_dir(converted.key)), _parameters(endless))
 

@@ -55,8 +55,23 @@ The inference routes answer in OpenAI's shape, with the reason as `code`. A job 
 too. Act on `reason`: it is stable. `msg` is for people and may change.
 """
 COMPATIBILITY_INTRO = """\
+Each yes of `transformers` and `ctranslate2` is proven by a test: it makes a small model of the architecture and lets
+the engine continue two prompts. Each – is proven by one that a deploy is refused; the refusal names the values of
+`optimizationType` that can.
+
 `transformers` is what a deploy without `optimizationType` gets. `vllm` is checked like the others and then refused with
 `ENGINE_NOT_INSTALLED`: it is not in this release.
+"""
+COMPATIBILITY_LIMITS = """
+
+A yes of `ctranslate2` at `no_quantization` means the tokens that `transformers` chooses. So it says no where it would
+compute something else: Gemma 2 caps its attention, Mixtral and the other mixtures route through experts. And of a model
+that it runs, it serves a part:
+
+- **A sliding window** (Mistral 7B v0.1, Phi-3 mini 4k, Gemma 3) or **LongRoPE** (Phi-3 128k, Phi-4 mini): the context
+  is that of the window, or the original length. The dry run says so as a warning; `transformers` serves all.
+- **Weights that are quantized already** (AWQ, GPTQ), and a few fields of `config.json` that no published model of note
+  sets: refused, with the field.
 """
 
 
@@ -166,11 +181,12 @@ def devices_page() -> tuple[str, str]:
 
 
 def compatibility_page() -> tuple[str, str]:
+    columns = [(engine, quantization) for engine in SHOWN_ENGINES for quantization in QUANTIZATIONS[engine]]
     matrix = [
         (
             f"`{name}`",
             known.family.value.replace("_", "-"),
-            *("yes" if e in known.engines else "–" for e in SHOWN_ENGINES),
+            *("yes" if engine in known.engines else "–" for engine, _ in columns),
         )
         for name, known in sorted(ARCHITECTURES.items())
         if name != "EchoForCausalLM"
@@ -184,7 +200,8 @@ def compatibility_page() -> tuple[str, str]:
     text = (
         COMPATIBILITY_INTRO
         + "\n## Architectures\n\n"
-        + table(("architecture", "family", *(str(e) for e in SHOWN_ENGINES)), matrix)
+        + table(("architecture", "family", *(f"{e} `{q}`" for e, q in columns)), matrix)
+        + COMPATIBILITY_LIMITS
         + "\n\n## Quantization\n\n"
         + table(("engine", "quantizationType"), quantizations)
         + "\n\n## Precision\n\nWhat is computed in, by engine, quantization and what really runs the replica.\n\n"

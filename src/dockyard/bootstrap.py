@@ -27,7 +27,7 @@ from dockyard.logs import configure_logs
 from dockyard.loops.autoscale import Autoscaler
 from dockyard.loops.base import Loop, LoopMetrics
 from dockyard.loops.exports import Exports, remove_expired_archives
-from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh
+from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh, remove_expired_uploads
 from dockyard.loops.imports import Imports
 from dockyard.loops.observe import observe_replicas, settle_after_restart
 from dockyard.loops.prepare_jobs import PrepareJobs
@@ -40,6 +40,7 @@ from dockyard.services.context import Context, Policy
 from dockyard.services.downloads import Downloads, read_signing_key
 from dockyard.services.keyring import LiveKeyring
 from dockyard.services.keys import ensure_admin_key
+from dockyard.services.upload_files import UploadFiles
 from dockyard.settings import Settings
 from dockyard.store.database import Store
 
@@ -118,6 +119,8 @@ async def _context(
     """Everything that the use cases need, opened in order and closed in reverse."""
     clock = SystemClock()
     downloads = Downloads(paths.exports, read_signing_key(paths.signing_key), base_url)
+    uploads = UploadFiles(paths.uploads)
+    uploads.remove_halves()
     store = Store(settings.store_url)
     await store.open()
     preparer = ProcessPreparer(paths.artifacts, paths.scratch)
@@ -144,12 +147,14 @@ async def _context(
         router=gateway,
         keyring=keyring,
         downloads=downloads,
+        uploads=uploads,
         host=host_now,
         policy=Policy(
             strict_devices=settings.devices == "strict",
             delay_unit_ms=1000 if settings.scale_delay_unit == "s" else 1,
             import_roots=settings.import_roots,
             loopback=settings.on_loopback,
+            upload_ttl_s=settings.upload_ttl_s,
         ),
         wake=wake,
     )
@@ -187,16 +192,20 @@ async def _loops(
     preparations = Preparations(ctx, **places)
     replicas = Replicas(ctx, settings.threads)
     reconciler = Reconciler(ctx, preparations, replicas, autoscaler, base_url)
-    errands = (Imports(ctx, **places), Exports(ctx, **places))
+    imports = Imports(ctx, **places, downloads_dir=str(paths.downloads))
+    await imports.remove_orphans()
+    errands = (imports, Exports(ctx, **places))
     prepare_jobs = PrepareJobs(ctx, f"{os.getpid()}@{socket.gethostname()}", errands)
     await reconciler.work()  # before the first request: adopted replicas are routed to at once
     keys_interval_s = SHARED_KEYS_INTERVAL_S if settings.database_url else OWN_KEYS_INTERVAL_S
+    uploads_interval_s = min(HOUSEKEEPING_INTERVAL_S, settings.upload_ttl_s)
     loops = (
         Loop("reconcile", reconciler.work_due, RECONCILE_INTERVAL_S, metrics),
         Loop("prepare jobs", prepare_jobs.work, RECONCILE_INTERVAL_S, metrics),
         Loop("keys", lambda: keep_keys_fresh(ctx), keys_interval_s, metrics),
         Loop("housekeeping", lambda: forget_ended_replicas(ctx), FORGET_INTERVAL_S, metrics),
         Loop("archives", lambda: remove_expired_archives(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
+        Loop("uploads", lambda: remove_expired_uploads(ctx), uploads_interval_s, metrics),
     )
 
     def look_at(deployment_id: str) -> None:

@@ -32,6 +32,15 @@ class Paths:
         return self.data / "exports"
 
     @property
+    def uploads(self) -> Path:
+        return self.data / "uploads"
+
+    @property
+    def downloads(self) -> Path:
+        """What comes from a hub, a folder for each model; of the same file system, too."""
+        return self.data / "downloads"
+
+    @property
     def run(self) -> Path:
         return self.data / "run"
 
@@ -50,7 +59,7 @@ class Paths:
     def make(self) -> None:
         """Make the folders that are absent. Raises `Invalid` where that is not allowed."""
         try:
-            for path in (self.data, self.artifacts, self.scratch, self.exports, self.run):
+            for path in (self.data, self.artifacts, self.scratch, self.exports, self.uploads, self.run):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             told = f"the data directory {self.data} cannot be made: {error.strerror}"

@@ -83,8 +83,8 @@ class Reason(StrEnum):
         "CONFIG_UNREADABLE",
         "`config.json` is no JSON object, too large, or lacks what a model needs.",
     )
-    TOKENIZER_MISSING = "TOKENIZER_MISSING", "The folder has no `tokenizer.json`."
-    TOKENIZER_UNREADABLE = "TOKENIZER_UNREADABLE", "`tokenizer.json` cannot be loaded."
+    TOKENIZER_MISSING = "TOKENIZER_MISSING", "No `tokenizer.json`, nor files to make it of."
+    TOKENIZER_UNREADABLE = "TOKENIZER_UNREADABLE", "The tokenizer's files cannot be read."
     WEIGHTS_MISSING = (
         "WEIGHTS_MISSING",
         "The folder has no safetensors weights, or the index names an absent file.",
@@ -96,12 +96,82 @@ class Reason(StrEnum):
     )
     CODE_REFUSED = "CODE_REFUSED", "The folder holds Python files; Dockyard never runs a model's code."
     AUTO_MAP_REFUSED = "AUTO_MAP_REFUSED", "`auto_map` asks for the model's own code; Dockyard never runs it."
+    CHAT_TEMPLATE_REFUSED = (
+        "CHAT_TEMPLATE_REFUSED",
+        "The chat template is no Jinja, reaches for Python, or takes time or memory without bound.",
+    )
     ENCODER_ONLY = "ENCODER_ONLY", "The architecture produces no text (an encoder, or a classification head)."
     ARCHITECTURE_UNKNOWN = "ARCHITECTURE_UNKNOWN", "No engine knows the architecture."
     GGUF_ARCHITECTURE_NOT_SUPPORTED = (
         "GGUF_ARCHITECTURE_NOT_SUPPORTED",
         "The GGUF file's architecture has no mapping to safetensors here.",
     )
+
+    # Import from a hub
+    HUB_REPOSITORY_NOT_FOUND = (
+        "HUB_REPOSITORY_NOT_FOUND",
+        "The hub has no such repository, or hides it from the server's token.",
+    )
+    HUB_REVISION_NOT_FOUND = "HUB_REVISION_NOT_FOUND", "The repository has no such branch, tag or commit."
+    HUB_FILE_NOT_FOUND = "HUB_FILE_NOT_FOUND", "The repository has no such file at that revision."
+    HUB_REPOSITORY_GATED = (
+        "HUB_REPOSITORY_GATED",
+        "Its owner asks for an agreement: accept it on the repository's page, and give the server your token.",
+    )
+    HUB_ACCESS_REFUSED = "HUB_ACCESS_REFUSED", "The hub refused the server's token, or asked for one."
+    HUB_RATE_LIMITED = "HUB_RATE_LIMITED", "The hub asked to come back later than an import waits."
+    HUB_UNREACHABLE = "HUB_UNREACHABLE", "Nothing answers at the hub's address, or not in time."
+    HUB_FAILED = "HUB_FAILED", "The hub answered with a fault of its own, or not as a hub does."
+    DOWNLOAD_BROKEN = "DOWNLOAD_BROKEN", "The connection to the hub broke again and again."
+    DOWNLOAD_CORRUPT = "DOWNLOAD_CORRUPT", "What came from the hub differs from the size or digest that it tells."
+
+    BASE_MODEL_MISSING = (
+        "BASE_MODEL_MISSING",
+        "An adapter was imported and no base model was named, or the named one is gone.",
+    )
+    BASE_MODEL_NOT_USABLE = (
+        "BASE_MODEL_NOT_USABLE",
+        "The model named as base is not *Ready to Deploy*, is an adapter itself, or has no weights.",
+    )
+    BASE_MODEL_IN_USE = "BASE_MODEL_IN_USE", "Adapters in the registry need the model as their base."
+    ADAPTER_UNREADABLE = "ADAPTER_UNREADABLE", "`adapter_config.json` or the adapter's weights cannot be read."
+    ADAPTER_NOT_SUPPORTED = (
+        "ADAPTER_NOT_SUPPORTED",
+        "The adapter is of a kind that is not merged here; merge it with PEFT and import the whole model.",
+    )
+    ADAPTER_DOES_NOT_FIT = (
+        "ADAPTER_DOES_NOT_FIT",
+        "The adapter names modules that the base model has not, or has in other shapes.",
+    )
+
+    # Import in chunks, and the archives that come so
+    CHUNKS_MISSING = "CHUNKS_MISSING", "The upload lacks chunks; the message names them."
+    SIZE_MISMATCH = "SIZE_MISMATCH", "The chunks are together more or fewer bytes than `fileSize`."
+    DIGEST_MISMATCH = "DIGEST_MISMATCH", "What arrived differs from the SHA-256 that the client named."
+    UPLOAD_COMPLETED = "UPLOAD_COMPLETED", "The upload was completed and takes no more chunks."
+    ARCHIVE_KIND_MISMATCH = (
+        "ARCHIVE_KIND_MISMATCH",
+        "The archive is not of the kind that `fileExtension` says, or of two kinds at once.",
+    )
+    ARCHIVE_UNREADABLE = "ARCHIVE_UNREADABLE", "The archive is damaged or cut short."
+    ARCHIVE_FORM_NOT_SUPPORTED = (
+        "ARCHIVE_FORM_NOT_SUPPORTED",
+        "The archive uses a form that is not read: sparse files, or a compression other than deflate.",
+    )
+    ARCHIVE_ENCRYPTED = "ARCHIVE_ENCRYPTED", "The archive needs a password."
+    ARCHIVE_PATH_REFUSED = (
+        "ARCHIVE_PATH_REFUSED",
+        "A path in the archive is absolute, leads out of it, or has characters that no file name should have.",
+    )
+    ARCHIVE_LINK_REFUSED = "ARCHIVE_LINK_REFUSED", "The archive holds a link."
+    ARCHIVE_DEVICE_REFUSED = "ARCHIVE_DEVICE_REFUSED", "The archive holds a device, a pipe or a socket."
+    ARCHIVE_DUPLICATE_NAME = "ARCHIVE_DUPLICATE_NAME", "Two files of the archive have the same name."
+    ARCHIVE_TOO_MANY_FILES = "ARCHIVE_TOO_MANY_FILES", "The archive has more entries than any model's."
+    ARCHIVE_TOO_LARGE = (
+        "ARCHIVE_TOO_LARGE",
+        "The archive would unpack to far more than it is itself, or a file in it is larger than its kind ever is.",
+    )
+    ARCHIVE_LAYOUT = "ARCHIVE_LAYOUT", "The archive holds no model, or several folders of which none is the one."
 
     # Export
     LINK_EXPIRED = "LINK_EXPIRED", "The download link was valid until an instant that is past."

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests that may wait per deployment; beyond it, past a key's share, 429 with `Retry-After`.",
     )
+    upload_ttl_s: float = Field(
+        86_400.0,
+        ge=1,
+        description="How long an upload may wait for its next chunk before it is removed, in seconds.",
+    )
     drain_timeout_s: float = Field(
         30.0, ge=0, description="On SIGTERM, how long running requests may take to finish, in seconds."
     )

@@ -23,10 +23,10 @@ def fetch_in_two_parts(url: str, size: int) -> bytes:
     return first.content + rest.content
 
 
-def export_by_command(server: Server, model_id: str, file: Path) -> None:
+def by_command(server: Server, *arguments: str) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DOCKYARD_")}
     subprocess.run(
-        [DOCKYARD, "models", "export", model_id, "--output", str(file)],
+        [DOCKYARD, *arguments],
         env={**environment, "DOCKYARD_URL": server.url, "DOCKYARD_API_KEY": server.key},
         check=True,
     )
@@ -48,7 +48,7 @@ def test_an_export_comes_back_as_it_was(own_data_dir: Path, tmp_path: Path) -> N
         for path in MODEL.iterdir():
             assert (unpacked / path.name).read_bytes() == path.read_bytes()
 
-        export_by_command(server, model_id, tmp_path / "again.tar")
+        by_command(server, "models", "export", model_id, "--output", str(tmp_path / "again.tar"))
         assert (tmp_path / "again.tar").read_bytes() == archive
 
         stored = set(os.listdir(own_data_dir / "artifacts"))
@@ -59,9 +59,8 @@ def test_an_export_comes_back_as_it_was(own_data_dir: Path, tmp_path: Path) -> N
 
         server.wait(server.post(f"/models/{model_id}/undeploy")["dockStatusId"])
         config = json.loads((unpacked / "deployconfig.json").read_text())
-        accepted = server.post(f"/models/{again['modelId']}/deploy?modelType={config['modelType']}", config)
-        assert "warnings" not in accepted
-        server.wait(accepted["dockStatusId"])
+        assert server.get(f"/models/{again['modelId']}")["deployConfig"] == config
+        by_command(server, "deploy", "back", "--from-export", "--wait")
         assert server.complete("verses", PROMPT, temperature=0, max_tokens=16) == before
 
         server.stop()

@@ -189,12 +189,19 @@ async def test_smollm2_in_int8_ends_as_undisturbed(tmp_path: Path) -> None:
 
 
 async def _converted(folder: Path) -> tuple[Path, Path]:
-    places = {"artifacts_dir": str(folder / "artifacts"), "scratch_dir": str(folder / "scratch")}
-    preparer = ProcessPreparer(**places)
+    artifacts, scratch = str(folder / "artifacts"), str(folder / "scratch")
+    preparer = ProcessPreparer(artifacts, scratch)
 
     async def quietly(_: Progress) -> None: ...
 
-    imported = await preparer.run(ImportTask(source=PathSource(path=str(SMOLLM2)), **places), quietly)
-    convert = ConvertTask(source_key=imported.key, engine="ctranslate2", quantization="int8_float16", **places)
+    source = PathSource(path=str(SMOLLM2))
+    imported = await preparer.run(ImportTask(source=source, artifacts_dir=artifacts, scratch_dir=scratch), quietly)
+    convert = ConvertTask(
+        source_key=imported.key,
+        engine="ctranslate2",
+        quantization="int8_float16",
+        artifacts_dir=artifacts,
+        scratch_dir=scratch,
+    )
     converted = await preparer.run(convert, quietly)
     return Path(preparer.artifact_dir(converted.key)), Path(preparer.artifact_dir(imported.key))

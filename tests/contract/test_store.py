@@ -182,10 +182,12 @@ async def test_models_and_artifacts(store: Store) -> None:
         await tx.artifacts.put(derived)
         await tx.artifacts.put(replace(ARTIFACT, last_used_at=later))
         await tx.models.add(MODEL)
-        await tx.models.add(replace(MODEL, model_id="cm-2", state=ModelState.READY))
+        await tx.models.add(replace(MODEL, model_id="cm-2", state=ModelState.READY, base_model_id="cm-1"))
     async with store.reading() as tx:
+        assert [model.model_id for model in await tx.models.based_on("cm-1")] == ["cm-2"]
+        assert sorted(model.model_id for model in await tx.models.all()) == ["cm-1", "cm-2"]
         assert await tx.artifacts.get("a1") == replace(ARTIFACT, last_used_at=later)
-        assert await tx.artifacts.derived_from("a1") == [derived]
+        assert await tx.artifacts.all() == [replace(ARTIFACT, last_used_at=later), derived]
         assert [model.model_id for model in (await tx.models.page(9, None, ModelState.READY)).items] == ["cm-2"]
 
 
@@ -206,6 +208,12 @@ async def test_deployments_and_versions(store: Store) -> None:
         assert await tx.versions.of_deployment("dp-1") == [VERSION, second]
         assert await tx.versions.live() == [VERSION, second]
         assert (await tx.versions.page("dp-2", 9)).items == (retired,)
+    later = NOW + timedelta(hours=1)
+    async with store.transaction() as tx:
+        await tx.versions.add(replace(VERSION, version_id="vr-3", number=3, artifact_key="a9", modified_at=later))
+        await tx.versions.add(replace(VERSION, version_id="vr-4", number=4, artifact_key="a9", modified_at=NOW))
+        used = {(model, key): at for model, key, at in await tx.versions.last_use()}
+        assert used == {("cm-1", VERSION.artifact_key): VERSION.modified_at, ("cm-1", "a9"): later}
     async with store.transaction() as tx:
         await tx.versions.save(replace(retired, state=VersionState.DRAINING))
         assert await tx.deployments.all_wanted_or_live() == [DEPLOYMENT, newer]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dockyard.domain.access import ApiKey, App
-from dockyard.domain.card import Family, ModelCard
+from dockyard.domain.card import Dimensions, Family, ModelCard
 from dockyard.domain.deployment import Deployment, Version
 from dockyard.domain.event import Event
 from dockyard.domain.job import Job
@@ -199,6 +199,29 @@ async def test_numbers_that_json_lacks_become_null(store: Store) -> None:
         read = (await tx.models.get("cm-1")).card
     assert read == dataclasses.replace(card, generation_defaults={"penalty": None, "list": [None, 1.5]})
     assert json_text([float("-inf")]) == "[null]"
+
+
+async def test_the_dimensions_of_a_card_come_back(store: Store) -> None:
+    dimensions = Dimensions(width=8, heads=4, kv_heads=2, head_width=2, inner=32, window=16, window_layers=1)
+    card = ModelCard(
+        architecture="LlamaForCausalLM",
+        model_type="llama",
+        family=Family.DECODER,
+        parameters=1,
+        weights_bytes=1,
+        dtype="float32",
+        context_length=64,
+        vocab_size=1,
+        layers=2,
+        kv_bytes_per_token=1,
+        tokenizer_kind="BPE",
+        tokenizer_size=3,
+        active_parameters=1,
+        dimensions=dimensions,
+    )
+    async with store.transaction() as tx:
+        await tx.models.add(a_model(card=card))
+        assert (await tx.models.get("cm-1")).card == card
 
 
 async def test_an_instant_without_a_zone_is_refused(store: Store) -> None:

@@ -32,6 +32,7 @@ from dockyard.services.context import Context, Policy
 from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
 from dockyard.services.keys import create_app, create_key
+from dockyard.services.upload_files import UploadFiles
 from dockyard.store.database import Store
 
 BASE = "/api/public"
@@ -68,6 +69,9 @@ class FakePreparer:
 
     def artifact_dir(self, key: str) -> str:
         return f"/artifacts/{key}"
+
+    async def stored(self) -> Mapping[str, int]:
+        return {}
 
     async def discard(self, key: str) -> int:
         return 10
@@ -233,6 +237,7 @@ async def open_rig(directory: Path, *, policy: Policy | None = None) -> AsyncIte
             router=router,
             keyring=LiveKeyring(store, clock),
             downloads=Downloads(directory / "exports", b"secret", "http://dockyard"),
+            uploads=UploadFiles(directory / "uploads"),
             host=lambda: Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB),
             policy=policy or Policy(),
             wake=lambda: wakes.append(None),

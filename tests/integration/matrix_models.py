@@ -1,108 +1,93 @@
-"""A tiny random model of every architecture in the matrix, described, converted and run on every engine that says yes.
+"""A tiny random model of every architecture in the matrix, imported, converted and run on every engine that says yes.
 
     python -m tests.integration.matrix_models FOLDER
 
-Prints one JSON object: architecture → engine → the greedy token ids, or what went wrong. In a process of its own: it
-imports torch, and what the libraries warn of is theirs.
+Prints one JSON object: model → engine and quantization → the greedy token ids of two prompts of one batch, or what went
+wrong. In a process of its own: it imports torch, and what the libraries warn of is theirs.
 """
 
 import asyncio
+import copy
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dockyard.domain.compatibility import ARCHITECTURES, compute_type
+from tests.integration.gguf_models import NAMES as GGUF
+from tests.integration.gguf_models import write_gguf
+from tests.integration.matrix_configs import CONFIGS, VARIATIONS, VOCABULARY
+
+from dockyard.domain.card import Family, ModelCard
+from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.engines.base import Row, Sampling
 from dockyard.engines.registry import import_engine
 from dockyard.prepare.ctranslate2_conversion import convert
 from dockyard.prepare.describe import describe
 from dockyard.prepare.folder import look_at_folder
+from dockyard.prepare.import_task import run_import
 from dockyard.prepare.reporting import Reporter
 from dockyard.protocols.generation import WorkerSpec
+from dockyard.protocols.preparation import ImportTask, PathSource
 
 MODELS = Path(__file__).parents[1] / "models"
-VOCABULARY = 2048
-_SMALL = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-_GPT = {**_SMALL, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
-_LLAMA = {
-    **_SMALL,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "GPT2LMHeadModel": _GPT,
-    "OPTForCausalLM": {**_LLAMA, "ffn_dim": 64, "word_embed_proj_dim": 32},
-    "BloomForCausalLM": {**_SMALL, "hidden_size": 32, "n_layer": 2, "n_head": 2, "seq_length": 64},
-    "LlamaForCausalLM": _LLAMA,
-    "MistralForCausalLM": {**_LLAMA, "head_dim": 16},
-    "Qwen2ForCausalLM": _LLAMA,
-    "Qwen3ForCausalLM": {**_LLAMA, "head_dim": 16},
-    "GemmaForCausalLM": {**_LLAMA, "head_dim": 16},
-    "Gemma2ForCausalLM": {**_LLAMA, "head_dim": 16},
-    "PhiForCausalLM": _LLAMA,
-    "Phi3ForCausalLM": _LLAMA,
-    "GPTJForCausalLM": {**_GPT, "rotary_dim": 8},
-    "GPTNeoForCausalLM": {
-        **_SMALL,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "max_position_embeddings": 64,
-        "window_size": 16,
-        "attention_types": [[["global", "local"], 1]],
-    },
-    "GPTNeoXForCausalLM": _LLAMA,
-    "FalconForCausalLM": {**_LLAMA, "new_decoder_architecture": False},
-    "T5ForConditionalGeneration": {
-        **_SMALL,
-        "vocab_size": 46,  # that of t5-date, whose tokenizer it gets
-        "d_model": 32,
-        "d_kv": 16,
-        "d_ff": 64,
-        "num_layers": 2,
-        "num_heads": 2,
-        "decoder_start_token_id": 0,
-    },
-}
-PROMPT = (5, 17, 30, 2, 9)
+INSTALLED = (EngineName.TRANSFORMERS, EngineName.CTRANSLATE2)
+# Of two lengths, so that one of them is padded; long enough for positions to matter.
+PROMPTS = tuple(tuple((7 * i * i + 31 * i + 5) % (VOCABULARY - 60) + 10 for i in range(n)) for n in (36, 9))
 NEW_TOKENS = 8
 
 
-def make(architecture: str, folder: Path) -> None:
+def cells() -> Iterable[tuple[str, str, EngineName, Quantization]]:
+    """(model, architecture, engine, quantization) of what is to generate; variations where the two engines compare."""
+    for architecture in CONFIGS:
+        for engine in ARCHITECTURES[architecture].engines:
+            if engine in INSTALLED:
+                for quantization in QUANTIZATIONS[engine]:
+                    yield architecture, architecture, engine, quantization
+    for name, (architecture, _) in VARIATIONS.items():
+        for engine in INSTALLED:
+            yield name, architecture, engine, Quantization.NONE
+
+
+def make(architecture: str, config: dict[str, Any], folder: Path) -> None:
     """Save a random model of the architecture, with the tokenizer of a test model."""
     import torch
     import transformers
 
     torch.manual_seed(7)
     model_class = getattr(transformers, architecture)
-    model = model_class(model_class.config_class(**CONFIGS[architecture]))
-    # Default initializations are so small that every next token is as likely as any other; a copy of the embeddings'
-    # scale makes the choices clear, so that two engines can agree on them.
+    model = model_class(model_class.config_class(**copy.deepcopy(config)))  # it writes into what it is given
+    # Default initializations are so small that every next token is as likely as any other, and leave norms and biases
+    # without an effect; with this the choices are clear, so that two engines can agree on them.
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        if config.get("tie_word_embeddings") is False and hasattr(model, "shared"):  # as Flan-T5; its class ties them
+            model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * 0.3)
+        if config.get("scale_embedding"):  # else the last token outweighs all that the layers add, and is said again
+            model.model.shared.weight.div_(config["d_model"] ** 0.5)
+        if architecture == "MarianMTModel":
+            model.model.shared.weight[-1] = 0.0  # the padding, which a decoder starts from
+            model.generation_config.bad_words_ids = [[config["pad_token_id"]]]
+    if config.get("forced_bos_token_id") is not None:  # the class of the config does not keep it
+        model.generation_config.forced_bos_token_id = config["forced_bos_token_id"]
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        like = "t5-date" if architecture.startswith("T5") else "gpt2-kjv"
-        shutil.copy(MODELS / like / name, folder / name)
+        shutil.copy(MODELS / "gpt2-kjv" / name, folder / name)
 
 
-async def run(architecture: str, engine_name: EngineName, folder: Path) -> list[int]:
-    """What the engine continues the prompt with, greedily."""
-    look_at_folder(folder)
-    card = describe(folder)
+async def run(engine_name: EngineName, quantization: Quantization, folder: Path, card: ModelCard) -> list[list[int]]:
+    """What the engine continues the prompts with, greedily, both in one batch."""
     artifact = folder
     if engine_name is EngineName.CTRANSLATE2:
-        artifact = folder.with_name(f"{folder.name}-converted")
-        convert(folder, artifact, Quantization.NONE, Reporter(sys.stderr.buffer))
+        artifact = folder.with_name(f"{folder.name}-{quantization}")
+        convert(folder, artifact, quantization, Reporter(sys.stderr.buffer))
+    served, _ = card_on(engine_name, card)
     engine = import_engine(engine_name)(
         WorkerSpec(
             replica_id="rp-1",
@@ -112,34 +97,75 @@ async def run(architecture: str, engine_name: EngineName, folder: Path) -> list[
             model_dir=str(folder),
             family=card.family,
             device="cpu",
-            compute_type=compute_type(engine_name, Quantization.NONE, "cpu"),
+            compute_type=compute_type(engine_name, quantization, "cpu"),
             max_batch_size=2,
-            context_length=card.context_length,
+            context_length=served.context_length,
             threads=1,
-            eos_token_ids=[],
+            eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
+            forced_bos_token_id=card.forced_bos_token_id,
         )
     )
     engine.load()
     try:
-        generation = engine.submit(Row(PROMPT, NEW_TOKENS, Sampling(temperature=0)))
-        return [token async for ids in generation for token in ids]
+        sampling = Sampling(temperature=0)
+        generations = [engine.submit(Row(prompt, NEW_TOKENS, sampling)) for prompt in PROMPTS]
+        return [[token async for ids in generation for token in ids] for generation in generations]
     finally:
         engine.close()
 
 
+def run_alone(folder: Path, card: ModelCard) -> list[list[int]]:
+    """What Transformers itself makes of each prompt, one at a time, with all that the model's files say."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    decoder = card.family is Family.DECODER
+    model: Any = (AutoModelForCausalLM if decoder else AutoModelForSeq2SeqLM).from_pretrained(folder).eval()
+    forced = 0 if card.forced_bos_token_id is None else 1
+    found: list[list[int]] = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        made = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=forced + NEW_TOKENS, do_sample=False, num_beams=1
+        )
+        found.append(made[0, len(prompt) if decoder else 1 + forced :].tolist())
+    return found
+
+
+def run_gguf(source: Path) -> list[list[int]]:
+    """What Transformers continues with after the model went through a GGUF file and the import."""
+    file = source.with_name(f"{source.name}.gguf")
+    write_gguf(source, file)
+    work = source.with_name(f"{source.name}-work")
+    work.mkdir()
+    task = ImportTask(source=PathSource(path=str(file)), artifacts_dir=str(work / "artifacts"), scratch_dir=str(work))
+    outcome = run_import(task, Reporter(sys.stderr.buffer))
+    folder = work / "artifacts" / outcome.key
+    return asyncio.run(run(EngineName.TRANSFORMERS, Quantization.NONE, folder, describe(folder)))
+
+
 def main() -> None:
+    root = Path(sys.argv[1])
+    configs = {name: (name, config) for name, config in CONFIGS.items()} | VARIATIONS
     seen: dict[str, dict[str, Any]] = {}
-    for architecture in CONFIGS:
-        folder = Path(sys.argv[1]) / architecture
-        make(architecture, folder)
-        for engine in ARCHITECTURES[architecture].engines:
-            if engine is EngineName.VLLM:
-                continue
-            try:
-                seen.setdefault(architecture, {})[engine] = asyncio.run(run(architecture, engine, folder))
-            except Exception as error:  # noqa: BLE001 - told cell by cell
-                seen.setdefault(architecture, {})[engine] = f"{type(error).__name__}: {error}"
+    for name, architecture, engine, quantization in cells():
+        told = seen.setdefault(name, {})
+        try:
+            folder = root / name
+            if not folder.exists():
+                make(architecture, configs[name][1], folder)
+                look_at_folder(folder)
+            told[f"{engine} {quantization}"] = asyncio.run(run(engine, quantization, folder, describe(folder)))
+        except Exception as error:  # noqa: BLE001 - told cell by cell
+            told[f"{engine} {quantization}"] = f"{type(error).__name__}: {error}"
+    for name in configs:
+        seen[name]["alone"] = run_alone(root / name, describe(root / name))
+    for name in GGUF:
+        try:
+            seen[name]["gguf"] = run_gguf(root / name)
+        except Exception as error:  # noqa: BLE001 - told one by one
+            seen[name]["gguf"] = f"{type(error).__name__}: {error}"
     print(json.dumps(seen))  # noqa: T201
 
 

@@ -6,17 +6,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.matrix_models import CONFIGS, NEW_TOKENS
+from tests.integration.gguf_models import NAMES as GGUF
+from tests.integration.matrix_configs import CONFIGS, VARIATIONS
+from tests.integration.matrix_models import NEW_TOKENS, PROMPTS, cells
 
 from dockyard.domain.compatibility import ARCHITECTURES
-from dockyard.domain.spec import EngineName
+from dockyard.domain.spec import EngineName, Quantization
+from dockyard.prepare.gguf_kinds import KINDS
 
-INSTALLED = (EngineName.TRANSFORMERS, EngineName.CTRANSLATE2)
-CELLS = [(name, engine) for name in CONFIGS for engine in ARCHITECTURES[name].engines if engine in INSTALLED]
+CELLS = [(name, engine, quantization) for name, _, engine, quantization in cells()]
+COMPARED = [
+    name
+    for name, engine, quantization in CELLS
+    if (engine, quantization) == (EngineName.CTRANSLATE2, Quantization.NONE)
+]
+Seen = dict[str, dict[str, list[list[int]] | str]]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("matrix")
     command = [sys.executable, "-W", "ignore", "-m", "tests.integration.matrix_models", str(folder)]
     root = Path(__file__).parents[2]
@@ -26,17 +34,31 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object
 
 def test_every_architecture_of_the_matrix_is_tried() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES) - {"EchoForCausalLM"}
+    assert {architecture for architecture, _ in VARIATIONS.values()} <= set(CONFIGS)
 
 
-@pytest.mark.parametrize(("architecture", "engine"), CELLS)
-def test_a_cell_that_says_yes_generates(
-    seen: dict[str, dict[str, object]], architecture: str, engine: EngineName
-) -> None:
-    told = seen[architecture][engine]
+@pytest.mark.parametrize(("name", "engine", "quantization"), CELLS)
+def test_a_cell_that_says_yes_generates(seen: Seen, name: str, engine: EngineName, quantization: Quantization) -> None:
+    told = seen[name][f"{engine} {quantization}"]
     assert isinstance(told, list), told
-    assert len(told) == NEW_TOKENS
+    assert [len(ids) for ids in told] == [NEW_TOKENS] * len(PROMPTS)
 
 
-@pytest.mark.parametrize("architecture", [name for name, engine in CELLS if engine is EngineName.CTRANSLATE2])
-def test_ctranslate2_continues_as_transformers_does(seen: dict[str, dict[str, object]], architecture: str) -> None:
-    assert seen[architecture][EngineName.CTRANSLATE2] == seen[architecture][EngineName.TRANSFORMERS]
+@pytest.mark.parametrize("name", [*CONFIGS, *VARIATIONS])
+def test_a_batch_continues_as_each_prompt_does_alone(seen: Seen, name: str) -> None:
+    assert seen[name][f"transformers {Quantization.NONE}"] == seen[name]["alone"]
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_ctranslate2_continues_as_transformers_does(seen: Seen, name: str) -> None:
+    compared = seen[name]
+    assert compared[f"ctranslate2 {Quantization.NONE}"] == compared[f"transformers {Quantization.NONE}"]
+
+
+@pytest.mark.parametrize("name", GGUF)
+def test_a_gguf_file_continues_as_the_model_that_it_was_made_from(seen: Seen, name: str) -> None:
+    assert seen[name]["gguf"] == seen[name][f"transformers {Quantization.NONE}"]
+
+
+def test_every_kind_of_gguf_file_is_tried() -> None:
+    assert set(GGUF.values()) == set(KINDS)

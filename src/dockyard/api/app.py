@@ -13,7 +13,7 @@ from dockyard.api.observe import Observed
 from dockyard.api.openapi import build_document
 from dockyard.api.problems import install_handlers
 from dockyard.api.route import Route
-from dockyard.api.routes import access, deployments, deploys, devices, dock_status, exports, models, operations
+from dockyard.api.routes import access, deployments, deploys, devices, dock_status, exports, files, models, operations
 from dockyard.api.wire.errors import ErrorsOut
 from dockyard.gateway.openapi import openapi_fragment
 from dockyard.services.context import Context
@@ -23,6 +23,7 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
     (BASE, deploys.router),
     (BASE, dock_status.router),
     (BASE, models.router),
+    (BASE, files.router),
     (BASE, exports.router),
     (BASE, deployments.router),
     (BASE, access.router),
@@ -88,10 +89,12 @@ def _with_routes() -> Api:
 
 
 def _methods_at() -> Callable[[str], list[str]]:
-    """A function that tells which methods a path knows, for the `Allow` of a 405."""
-    table = [(compile_path(path)[0], route.methods or set()) for path, route in endpoints()]
+    """A function that tells which methods a path knows, for the `Allow` of a 405; one without parameters goes first."""
+    routes = [(path, compile_path(path)[0], route.methods or set()) for path, route in endpoints()]
+    plain = {path for path, _, _ in routes if "{" not in path}
 
     def methods_at(path: str) -> list[str]:
-        return sorted({method for pattern, methods in table if pattern.match(path) for method in methods})
+        fits = [methods for known, form, methods in routes if (known == path if path in plain else form.match(path))]
+        return sorted({method for methods in fits for method in methods})
 
     return methods_at

@@ -42,12 +42,14 @@ class ReadRequest(Request):
         return self._document
 
 
-async def read_json(request: Request) -> ReadRequest:
-    """The request with its body read.
+async def read_json(request: Request, *, required: bool = True) -> ReadRequest:
+    """The request with its body read; an empty one is left empty unless it is `required`.
 
     Raises `BodyTooLarge`, `UnsupportedContentType`, and `Invalid` (UNREADABLE_JSON).
     """
     raw = await _read(request)
+    if not raw and not required:
+        return ReadRequest(request, raw, None)
     if not raw:
         raise _unreadable("the body is empty; send a JSON object")
     _check_content_type(request.headers.get("content-type", ""))

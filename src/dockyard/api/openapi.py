@@ -18,7 +18,7 @@ MEANING = {
     404: "There is no such thing.",
     409: "At odds with the present state.",
     413: "The body is too large.",
-    415: "The body is not JSON by its content type.",
+    415: "The body is not of the content type that the route reads.",
     416: "The range begins where the file has ended.",
     500: "A fault of the server's own; the request id finds it in the log.",
     503: "Not now; try again after `Retry-After` seconds.",
@@ -34,7 +34,7 @@ Turn a language model into a live, optimized inference endpoint with one call.
   leaving it out. Types are strict: `"1"`, `true`, `1.0` and `1.5` are no integers.
 - **Times** are ISO 8601, UTC, in milliseconds. **Ids** are opaque: a prefix for the kind, and a UUID.
 - **Listings** show `limit` items (50) and lead on by `nextCursor`; `total` counts them all.
-- **Bodies** are JSON in UTF-8, at most 1 MiB (413, 415).
+- **Bodies** are JSON in UTF-8, at most 1 MiB (413, 415); the chunk of an upload is a form of at most 1 GiB.
 - Every reply carries `x-request-id`: your own, or one that was made. It finds the request in the log.
 """.strip()
 

@@ -25,11 +25,12 @@ class Route(APIRoute):
         handler = super().get_route_handler()
         access = self.access
         reads_body = self.body_field is not None
+        needs_body = self.body_field is not None and self.body_field.field_info.is_required()
 
         async def handle(request: Request) -> Response:
             if access is not None:
                 request.state.caller = access.admit(request.app.state.ctx.keyring, request)
-            return await handler(await read_json(request) if reads_body else request)
+            return await handler(await read_json(request, required=needs_body) if reads_body else request)
 
         return handle
 

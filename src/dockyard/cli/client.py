@@ -15,6 +15,7 @@ from dockyard.cli.failures import ApiRefused, CommandFailed, Problem, Unreachabl
 
 PAGE = 200  # the most that one page may hold
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+CHUNK_TIMEOUT = httpx.Timeout(300.0, connect=5.0)  # a disk that is slow to sync
 ANSWER_TIMEOUT = httpx.Timeout(200.0, connect=5.0)  # above the longest endpoint timeout (180 s): the server decides
 
 Json = dict[str, Any]
@@ -100,6 +101,17 @@ class Client:
             if start and reply.status_code != 206:
                 raise CommandFailed(f"error: {self.url} does not go on with a download; remove the .part file")
             yield from reply.iter_bytes()  # as they come: what is held back would be lost when it breaks off
+
+    def send_chunk(self, session_id: str, number: int, content: bytes, sha256: str) -> Json:
+        """One chunk of an upload. Raises as `call`; safe to call from several threads."""
+        with self._translated():
+            reply = self._http.post(
+                f"/api/public/files/session/{quote(session_id, safe='')}",
+                data={"chunkNumber": str(number), "sha256": sha256},
+                files={"file": content},
+                timeout=CHUNK_TIMEOUT,
+            )
+        return _read(reply, self.url)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from dockyard.cli.command import Session, command
-from dockyard.cli.failures import BadUsage
+from dockyard.cli.failures import BadUsage, CommandFailed
 from dockyard.cli.lookup import get_model
 from dockyard.cli.models import ModelArgument
 from dockyard.cli.watch import announce, follow_job
 
 # What the published sample requests send; the API itself requires all four.
 HYPER_DEFAULTS: dict[str, Any] = {"temperature": 1, "maxTokens": 512, "topP": 1, "topK": 50}
+
+_NOT_OF_A_DEPLOY = ("modelType", "baseModel")  # what deployconfig.json tells of the model itself
 
 _SAMPLING = "Hyperparameters: what a request that says nothing else gets"
 _SCALING = "Scaling"
@@ -65,6 +67,10 @@ def deploy(
     file: Annotated[
         str | None, typer.Option("-f", "--file", help="The request's body as JSON, `-` for standard input; flags win.")
     ] = None,
+    from_export: Annotated[
+        bool,
+        typer.Option("--from-export", help="As the model was deployed where it was exported; -f and flags win."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, start nothing, print the plan.")
     ] = False,
@@ -81,6 +87,8 @@ def deploy(
     }
     optimizing = {"optimizationType": _none_is_empty(optimization), "quantizationType": quantization}
     body = _read_body(file)
+    if from_export:
+        body = _laid_over(_exported(get_model(session.client, model)), body)
     _overlay(body, {"name": name, "deviceType": device})
     _overlay(_part(body, "hyperParameters"), sampling)
     for field, given in (("scalingParameters", scaling), ("optimizationInfo", optimizing)):
@@ -115,6 +123,26 @@ def undeploy(
         follow_job(session, reply["dockStatusId"])
     else:
         announce(session, reply)
+
+
+def _exported(model: dict[str, Any]) -> dict[str, Any]:
+    """The deployconfig.json that came with the model, as the body of a deploy."""
+    config = model.get("deployConfig")
+    if not config:
+        raise CommandFailed(
+            f"error: {model['name']} was not imported from an export, so nothing is known of how it was deployed",
+            "  give --name and --device, or the deployconfig.json of another export with -f",
+        )
+    return {field: value for field, value in config.items() if field not in _NOT_OF_A_DEPLOY}
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two bodies in one, object by object: what is in `above` wins."""
+    merged = dict(below)
+    for field, value in above.items():
+        known = merged.get(field)
+        merged[field] = _laid_over(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read_body(file: str | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def fetch(session: Session, archive: Json, target: Path, wait: Callable[[float],
     """
     part = target.with_name(f"{target.name}.part")
     try:
-        with _bar(session, archive["sizeBytes"]) as show:
+        with bytes_bar(session, "DOWNLOADING", archive["sizeBytes"]) as show:
             began_at = _complete(session.client, archive, part, show, wait)
             intact = _digest(part) == archive["sha256"]
             if not intact and began_at:  # the part was one of another archive
@@ -92,7 +92,8 @@ def _digest(path: Path) -> str:
 
 
 @contextmanager
-def _bar(session: Session, size: int) -> Iterator[Callable[[int], None]]:
+def bytes_bar(session: Session, label: str, size: int) -> Iterator[Callable[[int], None]]:
+    """On a terminal a bar of `size` bytes; what is yielded is told how many are done."""
     if not session.out.terminal:
         yield lambda _: None
         return
@@ -100,7 +101,7 @@ def _bar(session: Session, size: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
-        TextColumn(f"{'DOWNLOADING':<12}"),
+        TextColumn(f"{label:<12}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -1,5 +1,6 @@
 """dockyard models: bring models in, look at them, take them out, delete them."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,10 @@ import typer
 from dockyard.cli.command import Session, command
 from dockyard.cli.download import fetch, free_target
 from dockyard.cli.lookup import get_model
+from dockyard.cli.model_card import readable_model
 from dockyard.cli.output import cells
+from dockyard.cli.source import read_source
+from dockyard.cli.upload import is_archive, upload
 from dockyard.cli.watch import announce, follow_job
 
 app = typer.Typer(help="Import, list, export and delete models.", no_args_is_help=True)
@@ -19,29 +23,44 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's
 @command(app, "import")
 def import_(
     session: Session,
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="A model folder with safetensors, or a GGUF file."),
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A model folder with safetensors or a GGUF file, of the machine that runs the server; a .tar or .zip "
+            "of this machine, which is sent; or org/repo on the Hugging Face hub (hf:org/repo says so for sure, "
+            "./folder/name is a path for sure).",
+        ),
     ],
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the path's last part.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the source's last part.")] = None,
     model_type: Annotated[str, typer.Option("--type", help="openSource or fineTune.")] = "openSource",
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="The model that this one was tuned from.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Of the hub: a branch, a tag or a commit. Default: the repository's main branch.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Of the hub: the GGUF file, where the repository has several.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Watch the import to its end.")] = True,
 ) -> None:
-    """Import a model from a folder or a GGUF file of the machine that runs the server."""
-    body: dict[str, Any] = {
-        "name": name or _name_of(path),
-        "modelType": model_type,
-        "source": {"path": str(path.absolute())},
-    }
+    """Import a model: from the disk of the server's machine, an archive of this one, or the Hugging Face hub."""
+    place = read_source(source, revision, file)
+    wish: dict[str, Any] = {"name": name or place.name, "modelType": model_type}
     if base:
-        body["baseModelId"] = get_model(session.client, base)["modelId"]
-    reply = session.client.call("POST", "models", body=body)
+        wish["baseModelId"] = get_model(session.client, base)["modelId"]
+    if place.path is not None and is_archive(place.path):
+        reply = upload(session, place.path, wish)
+    else:
+        reply = session.client.call("POST", "models", body={**wish, "source": place.wire})
+    if place.guessed:
+        session.out.note(f"{source} is no path here, so it is the hub's; ./{source} is a path for sure")
     if not wait:
         announce(session, reply)
         return
-    session.out.note(f"importing {body['name']} as {reply['modelId']}")
-    follow_job(session, reply["dockStatusId"])
+    session.out.note(f"importing {wish['name']} as {reply['modelId']}")
+    outcome = follow_job(session, reply["dockStatusId"]).get("response") or {}
+    deploy = _deploy_command(wish["name"], from_export=bool(outcome.get("fromExport")))
+    session.out.note(f"deploy it with: {deploy}; the devices: dockyard devices")
 
 
 @command(app, "list")
@@ -50,13 +69,16 @@ def list_(session: Session) -> None:
     document = session.client.pages("models", plural="models")
     columns = ("ID", "NAME", "TYPE", "STATE", "ARCHITECTURE", "SIZE", "MADE")
     rows = [_row(model) for model in document["models"]]
-    session.out.listing(document, columns, rows, "no models yet; bring one in: `dockyard models import PATH`")
+    session.out.listing(document, columns, rows, "no models yet; bring one in: `dockyard models import SOURCE`")
 
 
 @command(app, "show")
 def show(session: Session, model: ModelArgument) -> None:
     """Show one model: its state, files and architecture."""
-    session.out.record(get_model(session.client, model))
+    found = get_model(session.client, model)
+    session.out.record(readable_model(found) if session.out.terminal else found)
+    if found["state"] == "Import Failed":
+        session.out.note(f"import it again, and remove this one: dockyard models delete {found['modelId']}")
 
 
 @command(app, "export")
@@ -97,9 +119,37 @@ def delete(session: Session, model: ModelArgument) -> None:
     session.out.line(f"deleted {found['name']} ({found['modelId']}), {freed:.1f} MiB freed")
 
 
-def _name_of(path: Path) -> str:
-    absolute = path.absolute()
-    return absolute.stem if absolute.suffix.lower() == ".gguf" else absolute.name
+@command(app, "prune")
+def prune(
+    session: Session,
+    unused_days: Annotated[
+        int | None, typer.Option(help="What a version ran on within so many days stays.", show_default="30")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, list what would be removed.")] = False,
+) -> None:
+    """Remove converted and left-over files that nobody needs. What models were imported from stays."""
+    params = {"unusedDays": unused_days, "dryRun": "true" if dry_run else None}
+    reply = session.client.call("POST", "artifacts", "prune", params=params)
+    rows = [
+        [*cells(one, "artifactKey", "cause", "models", "engine", "quantization"), _mib(one["sizeBytes"])]
+        for one in reply["artifacts"]
+    ]
+    columns = ("ARTIFACT", "CAUSE", "MODELS", "ENGINE", "QUANTIZATION", "SIZE")
+    session.out.listing(reply, columns, rows, "nothing to prune")
+    told = "would be freed; nothing was removed" if dry_run else "freed"
+    session.out.note(f"{_mib(reply['freedBytes'])} {told}")
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def _deploy_command(name: str, *, from_export: bool) -> str:
+    from dockyard.domain.export import file_stem
+
+    if from_export:
+        return f"dockyard deploy {shlex.quote(name)} --from-export --wait"
+    return f"dockyard deploy {shlex.quote(name)} --name {file_stem(name)} --device g5.xlarge --wait"
 
 
 def _row(model: dict[str, Any]) -> list[Any]:

@@ -50,6 +50,14 @@ def serve(
         int | None,
         typer.Option(help="Requests that may wait per deployment.", show_default="1000", envvar="DOCKYARD_QUEUE_LIMIT"),
     ] = None,
+    upload_ttl_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that an upload may wait for its next chunk.",
+            show_default="86400",
+            envvar="DOCKYARD_UPLOAD_TTL_S",
+        ),
+    ] = None,
     drain_timeout_s: Annotated[
         float | None,
         typer.Option(

@@ -81,9 +81,13 @@ def raise_if_failed(job: Json) -> None:
     if job["status"] != "FAILED":
         return
     action = str(job.get("action", "job")).lower()
-    tail = [f"  | {line}" for line in job.get("logTail") or ()]
+    lines = [f"  | {line}" for line in job.get("logTail") or ()]
+    if action == "import":
+        lines.append(
+            f"  once that is mended, import it again; remove this one: dockyard models delete {job['modelId']}"
+        )
     raise CommandFailed(
-        f"error: the {action} failed in phase {job.get('phase')}: {job.get('message')} ({job.get('reason')})", *tail
+        f"error: the {action} failed in phase {job.get('phase')}: {job.get('message')} ({job.get('reason')})", *lines
     )
 
 

@@ -1,9 +1,9 @@
 """Which engine runs which architecture at which quantization, and in which precision on which device. Data first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from dockyard.domain.card import Family
+from dockyard.domain.card import Family, ModelCard
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
@@ -22,26 +22,59 @@ class Architecture:
     engines: tuple[EngineName, ...]
 
 
+_TCV, _TC, _TV = (_T, _C, _V), (_T, _C), (_T, _V)
+
+# What a yes of CTranslate2 means: it computes what Transformers computes, to the last digits. So Gemma 2 is a no: its
+# attention is capped (`attn_logit_softcapping`), for which CTranslate2 has no counterpart.
 _DECODERS: dict[str, tuple[EngineName, ...]] = {
-    "GPT2LMHeadModel": (_T, _C, _V),
-    "OPTForCausalLM": (_T, _C, _V),
-    "BloomForCausalLM": (_T, _C, _V),
-    "LlamaForCausalLM": (_T, _C, _V),
-    "MistralForCausalLM": (_T, _C, _V),
-    "Qwen2ForCausalLM": (_T, _C, _V),
-    "Qwen3ForCausalLM": (_T, _C, _V),
-    "GemmaForCausalLM": (_T, _C, _V),
-    "Gemma2ForCausalLM": (_T, _C, _V),
-    "PhiForCausalLM": (_T, _V),
-    "Phi3ForCausalLM": (_T, _V),
-    "GPTJForCausalLM": (_T, _C, _V),
+    "ArceeForCausalLM": _TV,
+    "BloomForCausalLM": _TCV,
+    "CodeGenForCausalLM": _TC,
+    "Cohere2ForCausalLM": _TV,
+    "CohereForCausalLM": _TV,
+    "Exaone4ForCausalLM": _TV,
+    "FalconForCausalLM": _TCV,
+    "GPT2LMHeadModel": _TCV,
+    "GPTBigCodeForCausalLM": _TCV,
+    "GPTJForCausalLM": _TCV,
     "GPTNeoForCausalLM": (_T,),
-    "GPTNeoXForCausalLM": (_T, _V),
-    "FalconForCausalLM": (_T, _C, _V),
+    "GPTNeoXForCausalLM": _TCV,
+    "Gemma2ForCausalLM": _TV,
+    "Gemma3ForCausalLM": _TCV,
+    "GemmaForCausalLM": _TCV,
+    "Glm4ForCausalLM": _TV,
+    "GlmForCausalLM": _TV,
+    "GraniteForCausalLM": _TV,
+    "GraniteMoeForCausalLM": _TV,
+    "LlamaForCausalLM": _TCV,
+    "MistralForCausalLM": _TCV,
+    "MixtralForCausalLM": _TV,
+    "MptForCausalLM": _TV,
+    "OPTForCausalLM": _TCV,
+    "Olmo2ForCausalLM": _TV,
+    "Olmo3ForCausalLM": _TV,
+    "OlmoForCausalLM": _TV,
+    "OlmoeForCausalLM": _TV,
+    "Phi3ForCausalLM": _TCV,
+    "PhiForCausalLM": _TCV,
+    "Qwen2ForCausalLM": _TCV,
+    "Qwen2MoeForCausalLM": _TV,
+    "Qwen3ForCausalLM": _TCV,
+    "Qwen3MoeForCausalLM": _TV,
+    "SmolLM3ForCausalLM": _TV,
+    "StableLmForCausalLM": _TV,
+    "Starcoder2ForCausalLM": _TV,
     "EchoForCausalLM": (_E,),
 }
 _ENCODER_DECODERS: dict[str, tuple[EngineName, ...]] = {
-    "T5ForConditionalGeneration": (_T, _C),
+    "BartForConditionalGeneration": _TC,
+    "M2M100ForConditionalGeneration": _TC,
+    "MBartForConditionalGeneration": _TC,
+    "MT5ForConditionalGeneration": _TC,
+    "MarianMTModel": _TC,
+    "PegasusForConditionalGeneration": _TC,
+    "T5ForConditionalGeneration": _TC,
+    "UMT5ForConditionalGeneration": _TC,
 }
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -90,6 +123,29 @@ def resolve_engine(architecture: str, optimization: EngineName | None) -> Engine
         reason=Reason.ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE,
         field="optimizationInfo.optimizationType",
     )
+
+
+def card_on(engine: EngineName, card: ModelCard) -> tuple[ModelCard, tuple[str, ...]]:
+    """The card as far as `engine` can serve the model, with a warning where that is less than the whole.
+
+    Raises `Invalid` (ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE) for a model that is an exception of its architecture.
+    """
+    if engine is not EngineName.CTRANSLATE2:
+        return card, ()
+    if card.ctranslate2_cannot:
+        raise Invalid(
+            f"{engine} runs {card.architecture}, but not this model: {card.ctranslate2_cannot}; optimizationType that "
+            "can: ''",
+            reason=Reason.ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE,
+            field="optimizationInfo.optimizationType",
+        )
+    if card.plain_context is None or card.plain_context >= (card.context_length or 0):
+        return card, ()
+    cut = (
+        f"{engine} serves a context of {card.plain_context} tokens instead of the model's {card.context_length}: past "
+        "them it would not compute what the model was trained for; optimizationType '' serves all"
+    )
+    return replace(card, context_length=card.plain_context), (cut,)
 
 
 def check_quantization(engine: EngineName, quantization: Quantization) -> None:

@@ -24,8 +24,13 @@ class Device:
     usd_per_hour: float
 
     @property
+    def gpu_bytes(self) -> int:
+        """Of one GPU."""
+        return self.gpu_memory_mib * MIB
+
+    @property
     def total_gpu_bytes(self) -> int:
-        return self.gpus * self.gpu_memory_mib * MIB
+        return self.gpus * self.gpu_bytes
 
 
 DEVICES: dict[str, Device] = {

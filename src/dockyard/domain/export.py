@@ -21,15 +21,26 @@ def file_stem(model_name: str) -> str:
 def deploy_config(
     model: Model, deployment_name: str | None, spec: DeploySpec | None, delay_unit_ms: int
 ) -> dict[str, Any]:
-    """The body that would deploy the model as it was deployed; without `spec` the name and the model's type alone.
+    """The body that would deploy the model as it was deployed; without `spec` what it was imported with, if that was
+    an export, else the name and the model's type alone.
 
     `delay_unit_ms`: how many ms one unit of the scaling delays is on this server.
     """
+    if spec is None and model.card is not None and model.card.deploy_config:
+        return model.card.deploy_config
     return {
         "name": deployment_name or file_stem(model.name),
         "modelType": str(model.model_type),
         **({} if spec is None else _parameters(spec, delay_unit_ms)),
     }
+
+
+def with_base(config: dict[str, Any], adapter: Model, base: Model | None) -> dict[str, Any]:
+    """The same for an adapter: its base named by the digest of its files, which is the same on every server."""
+    if adapter.adapter is None:
+        return config
+    named = {"artifactKey": adapter.adapter.base_key, **({"name": base.name} if base else {})}
+    return {**config, "baseModel": named}
 
 
 def _parameters(spec: DeploySpec, delay_unit_ms: int) -> dict[str, Any]:

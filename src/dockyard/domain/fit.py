@@ -1,39 +1,18 @@
 """Does a model fit a device, and at which context length; does the host have room for one more replica.
 
-Need of one replica = weights at the chosen precision + cache for one full batch + the engine's overhead.
+What a replica needs is `domain/memory.py`'s.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dockyard.domain.batching import rows_on_a_cpu
 from dockyard.domain.card import ModelCard
-from dockyard.domain.compatibility import compute_type
+from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
 from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host
+from dockyard.domain.memory import MemoryNeed, memory_need
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
-# Bytes per parameter as computed. int8 keeps one float32 scale per row: about 2 % on top for rows of some hundred.
-_WEIGHT_BYTES = {
-    "float32": 4.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "int8_float16": 1.02,
-    "int8_float32": 1.02,
-    "none": 0.0,
-}
-# Bytes per cached key or value, relative to the 16 bit that the card counts in.
-_CACHE_SCALE = {"float32": 2.0, "float16": 1.0, "bfloat16": 1.0, "int8_float16": 1.0, "int8_float32": 2.0, "none": 0.0}
-# The engine's own memory: interpreter, libraries, and on a GPU the CUDA context and kernels' workspace.
-_OVERHEAD = {
-    (EngineName.CTRANSLATE2, "cpu"): 80 * MIB,
-    (EngineName.TRANSFORMERS, "cpu"): 450 * MIB,
-    (EngineName.VLLM, "cpu"): 2 * GIB,
-    (EngineName.ECHO, "cpu"): 48 * MIB,
-    (EngineName.CTRANSLATE2, "cuda"): 500 * MIB,
-    (EngineName.TRANSFORMERS, "cuda"): 900 * MIB,
-    (EngineName.VLLM, "cuda"): 2 * GIB,
-    (EngineName.ECHO, "cuda"): 0,
-}
 USABLE_SHARE = 0.92  # of a device's memory; the rest is the driver's and fragmentation
 CONTEXT_FLOOR = 2048  # tokens; a model that cannot be given this much (or its own, if shorter) does not fit
 CONTEXT_STEP = 256
@@ -43,67 +22,66 @@ HOST_RESERVE = 256 * MIB  # left to the rest of the machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryNeed:
-    """Bytes that one replica needs, by part. `context_length` in tokens is what the cache was computed for."""
-
-    weights_bytes: int
-    cache_bytes: int
-    overhead_bytes: int
-    context_length: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The need on a device, and the context length that it leaves room for (None: the model has no bound)."""
+    """The need on a device, and the context length that it leaves room for (None: the model has no bound).
+
+    `need.gpus` is the degree of tensor parallelism: how many of the device's GPUs share one replica.
+    """
 
     need: MemoryNeed
     context_length: int | None
     warnings: tuple[str, ...] = ()
 
 
-def memory_need(
-    card: ModelCard, engine: EngineName, compute: str, device_kind: str, batch: int, context: int
-) -> MemoryNeed:
-    """What one replica needs with `batch` rows of `context` tokens each, computing in `compute`."""
-    per_token = card.kv_bytes_per_token + card.cross_kv_bytes_per_token
-    # Logits of one step in float32, twice: as computed and as sampled from.
-    logits = 2 * 4 * batch * card.vocab_size
-    return MemoryNeed(
-        weights_bytes=int(card.parameters * _WEIGHT_BYTES[compute]),
-        cache_bytes=int(per_token * _CACHE_SCALE[compute] * batch * context),
-        overhead_bytes=_OVERHEAD[engine, device_kind] + logits,
-        context_length=context,
-    )
-
-
 def fit_device(card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int) -> Fit:
     """Whether `card` fits `device` with full batches of `batch`, and how long its context can be there.
 
     A context that is too long for the memory is shortened, down to `CONTEXT_FLOOR`, with a warning. Raises `Invalid`
-    (DOES_NOT_FIT_DEVICE), naming need, size, and the smallest device that would do.
+    (DOES_NOT_FIT_DEVICE), naming need, size, the smallest device that would do, and what else would help.
     """
     wanted = card.context_length or UNBOUNDED_CONTEXT
     context = _context_on(card, engine, quantization, device, batch)
     if context is None:
         raise _does_not_fit(card, engine, quantization, device, batch)
-    need = memory_need(card, engine, compute_type(engine, quantization, "cuda"), "cuda", batch, context)
+    need = _need_on(card, engine, quantization, device, batch, context)
+    warnings: list[str] = []
+    if need.gpus < device.gpus:
+        warnings.append(
+            f"{engine} uses {need.gpus} of the {device.gpus} GPUs of {device.name}: {_why_not_all(card, engine)}"
+        )
     if card.context_length is None or context == wanted:
-        return Fit(need=need, context_length=card.context_length)
-    shortened = (
+        return Fit(need=need, context_length=card.context_length, warnings=tuple(warnings))
+    warnings.append(
         f"the context is {context} tokens instead of the model's {wanted}: "
         f"a full batch of {batch} has no more room on {device.name}"
     )
-    return Fit(need=need, context_length=context, warnings=(shortened,))
+    return Fit(need=need, context_length=context, warnings=tuple(warnings))
+
+
+def gpus_used(card: ModelCard, engine: EngineName, gpus: int) -> int:
+    """How many of a device's `gpus` one replica computes on: vLLM shares the heads out, the other engines use one.
+
+    vLLM wants as many heads on each GPU, and each head of keys and values on as many GPUs.
+    """
+    shape = card.dimensions
+    if engine is not EngineName.VLLM or shape is None:
+        return 1
+
+    def shared_evenly(count: int) -> bool:
+        kv_heads = shape.kv_heads
+        return (
+            shape.heads % count == 0
+            and shape.inner % count == 0
+            and (kv_heads % count == 0 if kv_heads >= count else count % kv_heads == 0)
+        )
+
+    return next(count for count in range(gpus, 0, -1) if count == 1 or shared_evenly(count))
 
 
 def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int) -> MemoryNeed:
     """What one replica is expected to take of the host's memory when the CPU stands in."""
     context = min(card.context_length or UNBOUNDED_CONTEXT, HOST_CONTEXT)
-    return memory_need(card, engine, compute, "cpu", rows_on_a_cpu(engine, batch), context)
+    return memory_need(card, engine, compute, "cpu", batch, context)
 
 
 def replicas_that_fit(host: Host, need_bytes: int) -> int:
@@ -117,38 +95,95 @@ def in_gib(count: int) -> str:
     return f"{count / GIB:.2f} GiB"
 
 
+def smallest_device(card: ModelCard, engine: EngineName, quantization: Quantization, batch: int) -> Device | None:
+    """Of those that fit: the one with the least memory that the engine can use, then the cheapest."""
+
+    def size(device: Device) -> tuple[int, float]:
+        return device.total_gpu_bytes, device.usd_per_hour
+
+    able = [device for device in DEVICES.values() if _context_on(card, engine, quantization, device, batch) is not None]
+    return min(able, key=size, default=None)
+
+
 def _context_on(
     card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int
 ) -> int | None:
     """The longest context, in tokens, for which a full batch fits; None if it is below what is worth serving."""
     wanted = card.context_length or UNBOUNDED_CONTEXT
-    compute = compute_type(engine, quantization, "cuda")
-    room = int(device.total_gpu_bytes * USABLE_SHARE)
-    if memory_need(card, engine, compute, "cuda", batch, wanted).total_bytes <= room:
+    room = int(device.gpu_bytes * USABLE_SHARE)
+
+    def fits(context: int) -> bool:
+        return _need_on(card, engine, quantization, device, batch, context).bytes_each <= room
+
+    if fits(wanted):
         return wanted
-    fixed = memory_need(card, engine, compute, "cuda", batch, 0).total_bytes
-    per_token = memory_need(card, engine, compute, "cuda", batch, 1).total_bytes - fixed
-    longest = (room - fixed) // max(1, per_token) // CONTEXT_STEP * CONTEXT_STEP
     floor = min(wanted, CONTEXT_FLOOR)
-    return longest if card.context_length is not None and longest >= floor else None
+    if card.context_length is None or not fits(floor):
+        return None
+    low, high = floor // CONTEXT_STEP, -(-wanted // CONTEXT_STEP)  # fits, does not fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * CONTEXT_STEP) else (low, middle)
+    return max(floor, low * CONTEXT_STEP)
+
+
+def _need_on(
+    card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int, context: int
+) -> MemoryNeed:
+    compute = compute_type(engine, quantization, "cuda")
+    return memory_need(card, engine, compute, "cuda", batch, context, gpus_used(card, engine, device.gpus))
+
+
+def _why_not_all(card: ModelCard, engine: EngineName) -> str:
+    if engine is not EngineName.VLLM:
+        known = ARCHITECTURES.get(card.architecture)
+        other = "; vllm shares a model out over several" if known and EngineName.VLLM in known.engines else ""
+        return f"it runs a replica on one{other}"
+    shape = card.dimensions
+    told = f" ({shape.heads} heads, {shape.kv_heads} of keys and values)" if shape else ""
+    return f"the model's heads cannot be shared out evenly over more{told}"
 
 
 def _does_not_fit(
     card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int
 ) -> Invalid:
     floor = min(card.context_length or UNBOUNDED_CONTEXT, CONTEXT_FLOOR)
-    need = memory_need(card, engine, compute_type(engine, quantization, "cuda"), "cuda", batch, floor)
-    able = [other for other in DEVICES.values() if _context_on(card, engine, quantization, other, batch) is not None]
-    smallest = min(able, key=lambda other: (other.total_gpu_bytes, other.usd_per_hour), default=None)
+    need = _need_on(card, engine, quantization, device, batch, floor)
+    each = f" on each of {need.gpus} GPUs" if need.gpus > 1 else ""
+    others = "" if device.gpus == need.gpus else f", of which {engine} uses {need.gpus}"
+    count = f"{device.gpus} × " if device.gpus > 1 else ""
+    smallest = smallest_device(card, engine, quantization, batch)
     way_out = (
         f"the smallest device that fits is {smallest.name}"
         if smallest
-        else "no device fits; lower scalingParameters.maxBatchSize, or quantize to int8_float16 on ctranslate2"
+        else f"no device fits with {engine}; lower scalingParameters.maxBatchSize"
     )
+    instead = "".join(f", or {other}" for other in _instead(card, engine, quantization, device, batch))
     return Invalid(
-        f"the model needs {in_gib(need.total_bytes)} (weights {in_gib(need.weights_bytes)}, cache for a batch of "
-        f"{batch} × {floor} tokens {in_gib(need.cache_bytes)}, engine {in_gib(need.overhead_bytes)}) and "
-        f"{device.name} has {in_gib(device.total_gpu_bytes)}; {way_out}",
+        f"the model needs {in_gib(need.bytes_each)}{each} (in all: weights {in_gib(need.weights_bytes)}, cache for a "
+        f"batch of {batch} × {floor} tokens {in_gib(need.cache_bytes)}, activations {in_gib(need.work_bytes)}, engine "
+        f"{in_gib(need.overhead_bytes)}) and {device.name} has {count}{in_gib(device.gpu_bytes)}{others}; "
+        f"{way_out}{instead}",
         reason=Reason.DOES_NOT_FIT_DEVICE,
         field="deviceType",
     )
+
+
+def _instead(
+    card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int
+) -> Iterator[str]:
+    """Other ways to run the model that would do: on the device that was asked for, else on the smallest that fits."""
+    known = ARCHITECTURES.get(card.architecture)
+    for other in known.engines if known else ():
+        try:
+            served, _ = card_on(other, card)
+        except Invalid:
+            continue
+        for precision in QUANTIZATIONS[other]:
+            if (other, precision) == (engine, quantization):
+                continue
+            fits_here = _context_on(served, other, precision, device, batch) is not None
+            fitting = device if fits_here else smallest_device(served, other, precision, batch)
+            if fitting is not None:
+                told = other if precision is Quantization.NONE else f"{precision} on {other}"
+                yield f"{told} with {fitting.name}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from dockyard.domain.adapter import AdapterCard, merged_key
 from dockyard.domain.card import ModelCard
 from dockyard.domain.lifecycle import ModelState
 from dockyard.domain.spec import ModelType
@@ -16,7 +17,7 @@ class Model:
     model_id: str
     name: str
     model_type: ModelType
-    source: dict[str, str]  # {"path": …}
+    source: dict[str, str]  # {"path": …}, or {"huggingFace": "org/name", …}, with what was found, such as "commit"
     created_at: datetime
     modified_at: datetime
     state: ModelState = ModelState.IMPORTING
@@ -27,6 +28,18 @@ class Model:
     reason: Reason | None = None
     message: str | None = None
     revision: int = 0  # of the row; see store
+
+    @property
+    def adapter(self) -> AdapterCard | None:
+        """What is known of it as an adapter; None for a model with whole weights, or one not looked at yet."""
+        return self.card.adapter if self.card else None
+
+    @property
+    def weights_key(self) -> str | None:
+        """The artifact that engines load or are converted from: the model's own; for an adapter, base and it merged."""
+        if self.adapter is None or self.artifact_key is None:
+            return self.artifact_key
+        return merged_key(self.adapter.base_key, self.artifact_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,12 +114,13 @@ class CTranslate2Engine(BatchedEngine):
 
     def _translate(self, rows: Sequence[Row], emit: Emit) -> None:
         """Blocks. The callback sees the target prefix, too, and `max_decoding_length` counts it."""
-        known = [len(row.resume) for row in rows]
+        forced = [] if self._spec.forced_bos_token_id is None else [self._spec.forced_bos_token_id]
+        known = [len(forced) + len(row.resume) for row in rows]
         self._model.translate_batch(
             [[self._source_tokens[i] for i in row.prompt] for row in rows],
-            target_prefix=[self._spelled(row.resume) for row in rows],
+            target_prefix=[self._spelled([*forced, *row.resume]) for row in rows],
             max_input_length=0,  # the default would cut long prompts without a word
-            max_decoding_length=max(len(row.resume) + row.max_new for row in rows),
+            max_decoding_length=max(len(forced) + len(row.resume) + row.max_new for row in rows),
             min_decoding_length=0,
             callback=lambda step: step.step >= known[step.batch_id] and emit(step.batch_id, step.token_id),
             **self._options(rows[0]),

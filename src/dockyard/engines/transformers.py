@@ -44,7 +44,10 @@ class TransformersEngine(BatchedEngine):
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
-        self._decoder_start = spec.decoder_start_token_id or 0  # 0 is T5's, and most others'
+        self._start = [spec.decoder_start_token_id or 0]  # 0 is T5's, and most others'
+        if spec.forced_bos_token_id is not None:
+            self._start.append(spec.forced_bos_token_id)
+        self._never: list[int] = []
         self._model: Any = None
 
     def load(self) -> None:
@@ -66,6 +69,7 @@ class TransformersEngine(BatchedEngine):
         _refuse_missing(sorted(found["missing_keys"]))
         if not self.eos_token_ids:  # the model card knew none: the folder's own
             self.eos_token_ids = _ids(self._model.generation_config.eos_token_id)
+        self._never = _never(self._model.generation_config)
         # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
         self._model.generation_config = GenerationConfig()
         self._begin(self._generate, by_key(self._batch_key))
@@ -75,13 +79,16 @@ class TransformersEngine(BatchedEngine):
         return None if self._decoder_only else len(row.resume)
 
     def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
-        """Blocks. Rows are padded on the left; `_Picker` chooses, streams and stops."""
-        picker = _Picker(rows, emit)
+        """Blocks. A decoder goes on at the right, so its rows are padded on the left; an encoder counts its positions
+        from the left. `_Picker` chooses, streams and stops.
+        """
+        picker = _Picker(rows, emit, self._never)
         prompts = [[*row.prompt, *row.resume] if self._decoder_only else list(row.prompt) for row in rows]
-        ids, mask = _padded(prompts, self._model.device)
+        pad = 0 if self._decoder_only else self._model.config.pad_token_id or 0  # M2M100 skips it in its positions
+        ids, mask = _padded(prompts, pad, self._model.device, left=self._decoder_only)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if not self._decoder_only:
-            prefixes = [[self._decoder_start, *row.resume] for row in rows]
+            prefixes = [[*self._start, *row.resume] for row in rows]
             inputs["decoder_input_ids"] = torch.tensor(prefixes, device=self._model.device)
         with torch.inference_mode():
             self._model.generate(
@@ -90,7 +97,7 @@ class TransformersEngine(BatchedEngine):
                     max_new_tokens=max(row.max_new for row in rows),
                     do_sample=False,  # the picker has chosen already
                     pad_token_id=0,
-                    decoder_start_token_id=None if self._decoder_only else self._decoder_start,
+                    decoder_start_token_id=None if self._decoder_only else self._start[0],
                 ),
                 logits_processor=LogitsProcessorList([picker]),
                 stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
@@ -113,8 +120,9 @@ class _Picker(LogitsProcessor):
     A row's chance is a generator of its own: the same seed gives the same draws whatever else is in the batch.
     """
 
-    def __init__(self, rows: Sequence[Row], emit: Emit) -> None:
+    def __init__(self, rows: Sequence[Row], emit: Emit, never: Sequence[int]) -> None:
         self.done = [False] * len(rows)
+        self._never = list(never)
         self._emit = emit
         self._chances = [_chance(row) for row in rows]
         self._all_greedy = all(row.sampling.greedy for row in rows)
@@ -125,6 +133,8 @@ class _Picker(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         logits = scores.float().cpu()
+        if self._never:
+            logits[:, self._never] = float("-inf")
         chosen = logits.argmax(dim=-1)
         if not self._all_greedy:
             chosen = torch.where(self._greedy, chosen, self._drawn(logits))
@@ -164,12 +174,24 @@ def _chance(row: Row) -> random.Random:
     return chance
 
 
-def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, padded on the left."""
+def _padded(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, padded on the left or on the right."""
     width = max(len(prompt) for prompt in prompts)
-    ids = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    ids: list[list[int]] = []
+    mask: list[list[int]] = []
+    for prompt in prompts:
+        fill = width - len(prompt)
+        ids.append([pad] * fill + list(prompt) if left else list(prompt) + [pad] * fill)
+        mask.append([0] * fill + [1] * len(prompt) if left else [1] * len(prompt) + [0] * fill)
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _never(config: GenerationConfig) -> list[int]:
+    """Tokens that the model must not choose, as Marian its padding: its weights do not rule it out by themselves."""
+    banned = [ids[0] for ids in getattr(config, "bad_words_ids", None) or () if len(ids) == 1]
+    return sorted({*banned, *(getattr(config, "suppress_tokens", None) or ())})
 
 
 def _ids(value: int | list[int] | None) -> frozenset[int]:

@@ -1,8 +1,10 @@
-"""What is done now and then: keys kept fresh, their use written down, old rows of ended replicas removed."""
+"""What is done now and then: keys kept fresh, their use written down; old rows and expired uploads removed."""
 
+import asyncio
 from datetime import timedelta
 
 from dockyard.services.context import Context
+from dockyard.store.transaction import Transaction
 
 KEEP_ENDED_REPLICAS = timedelta(days=7)
 # … and of each deployment no more than these: one that scales up and down every ten seconds ends 8,640 a day, each of
@@ -29,3 +31,36 @@ async def forget_ended_replicas(ctx: Context) -> float | None:
     for replica in ended:
         ctx.fleet.forget(replica.replica_id)
     return None
+
+
+async def remove_expired_uploads(ctx: Context) -> float | None:
+    """Remove sessions whose time is over, and files that no session owns; returns the seconds until the next one."""
+    now = ctx.clock.now()
+    async with ctx.store.reading() as tx:
+        expired = await tx.uploads.expired(now)
+    for session in expired:
+        async with ctx.store.transaction() as tx:
+            await _forget(tx, session.session_id, ctx)
+    stored = await asyncio.to_thread(ctx.uploads.stored)  # before the rows: a session begun meanwhile has its row
+    async with ctx.store.reading() as tx:
+        known = await tx.uploads.jobs_by_session()
+        needed = {session_id for session_id, job_id in known.items() if not await _ended(tx, job_id)}
+        upcoming = await tx.uploads.next_expiry()
+    for session_id in stored - needed:
+        await asyncio.to_thread(ctx.uploads.remove, session_id)
+    return None if upcoming is None else max(1.0, (upcoming - now).total_seconds())
+
+
+async def _forget(tx: Transaction, session_id: str, ctx: Context) -> None:
+    """Drop the session, unless a chunk has prolonged it meanwhile or its import still reads the chunks."""
+    session = await tx.uploads.find(session_id)
+    if session is None or session.expires_at > ctx.clock.now():
+        return
+    if session.job_id is None or await _ended(tx, session.job_id):
+        await tx.uploads.delete(session_id)
+
+
+async def _ended(tx: Transaction, job_id: str | None) -> bool:
+    """Whether there was an import that reads the chunks, and it is over."""
+    job = await tx.jobs.find(job_id) if job_id else None
+    return job.ended if job else job_id is not None

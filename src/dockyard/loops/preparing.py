@@ -8,11 +8,11 @@ import structlog
 
 from dockyard.domain.deployment import Version
 from dockyard.domain.job import Phase, advance
-from dockyard.domain.model import Artifact
+from dockyard.domain.model import Artifact, Model
 from dockyard.domain.replica import ReplicaFailure
 from dockyard.errors import NotFound, Stale
 from dockyard.loops.base import as_failure
-from dockyard.protocols.preparation import ConvertTask, Progress
+from dockyard.protocols.preparation import ConvertTask, Merge, Outcome, Progress
 from dockyard.services.context import Context
 
 log = structlog.get_logger()
@@ -28,14 +28,14 @@ class Preparations:
         self._artifacts_dir = artifacts_dir
         self._scratch_dir = scratch_dir
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._artifact_locks: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._artifact_locks: dict[tuple[str, ...], asyncio.Lock] = {}
         self.failures: dict[str, ReplicaFailure] = {}
 
-    def ensure(self, version: Version, source_key: str) -> None:
+    def ensure(self, version: Version, model: Model) -> None:
         """Begin to make the version's artifact unless that is under way or has failed."""
         if version.version_id in self._tasks or version.version_id in self.failures:
             return
-        task = asyncio.create_task(self._make(version, source_key), name=f"prepare {version.version_id}")
+        task = asyncio.create_task(self._make(version, model), name=f"prepare {version.version_id}")
         self._tasks[version.version_id] = task
         task.add_done_callback(lambda done: self._done(version.version_id, done))
 
@@ -59,22 +59,16 @@ class Preparations:
             log.error("an artifact could not be noted; it is tried again", version=version_id, exc_info=error)
         self._ctx.wake()
 
-    async def _make(self, version: Version, source_key: str) -> None:
-        engine, quantization = str(version.runtime.engine), str(version.spec.quantization)
-        lock = self._artifact_locks.setdefault((source_key, engine, quantization), asyncio.Lock())
+    async def _make(self, version: Version, model: Model) -> None:
+        task = self._task(version, model)
+        # Whatever is made of an adapter begins with the same merge: one after the other finds it done.
+        wanted = (task.source_key,) if task.merge else (task.source_key, task.engine, task.quantization)
+        lock = self._artifact_locks.setdefault(wanted, asyncio.Lock())
         reporter = JobReporter(self._ctx, version.job_id)
-        task = ConvertTask(
-            source_key=source_key,
-            engine=engine,
-            quantization=quantization,
-            artifacts_dir=self._artifacts_dir,
-            scratch_dir=self._scratch_dir,
-        )
         try:
             async with lock:
                 outcome = await self._ctx.preparer.run(task, reporter.report)
-            if outcome.key != source_key:
-                await self._record(outcome.key, source_key, engine, quantization, outcome.size_bytes)
+            await self._record(task, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it was, the deploy must end with it
             failure = as_failure(error)
             log.warning("an artifact could not be made", version=version.version_id, reason=failure.reason)
@@ -82,20 +76,51 @@ class Preparations:
                 reason=failure.reason, message=failure.message, at=self._ctx.clock.now(), log_tail=failure.log_tail
             )
 
-    async def _record(self, key: str, source_key: str, engine: str, quantization: str, size_bytes: int) -> None:
+    def _task(self, version: Version, model: Model) -> ConvertTask:
+        merge = None
+        if model.adapter is not None:
+            merge = Merge(adapter_key=model.artifact_key or "", base_key=model.adapter.base_key)
+        return ConvertTask(
+            source_key=model.weights_key or "",
+            engine=str(version.runtime.engine),
+            quantization=str(version.spec.quantization),
+            artifacts_dir=self._artifacts_dir,
+            scratch_dir=self._scratch_dir,
+            merge=merge,
+        )
+
+    async def _record(self, task: ConvertTask, outcome: Outcome) -> None:
+        """The rows of what was made: the merged weights, if there are such, and what was converted."""
         now = self._ctx.clock.now()
-        async with self._ctx.store.transaction() as tx:
-            await tx.artifacts.put(
+        made: list[Artifact] = []
+        if task.merge is not None:
+            made.append(
                 Artifact(
-                    key=key,
-                    source_key=source_key,
-                    engine=engine,
-                    quantization=quantization,
-                    size_bytes=size_bytes,
+                    key=task.source_key,
+                    source_key=task.merge.adapter_key,
+                    engine=None,
+                    quantization=None,
+                    size_bytes=outcome.merged_bytes or 0,
                     created_at=now,
                     last_used_at=now,
                 )
             )
+        if outcome.key != task.source_key:
+            made.append(
+                Artifact(
+                    key=outcome.key,
+                    source_key=task.source_key,
+                    engine=task.engine,
+                    quantization=task.quantization,
+                    size_bytes=outcome.size_bytes,
+                    created_at=now,
+                    last_used_at=now,
+                )
+            )
+        if made:
+            async with self._ctx.store.transaction() as tx:
+                for artifact in made:
+                    await tx.artifacts.put(artifact)
 
 
 class JobReporter:

@@ -127,14 +127,14 @@ class Replicas:
 
     def _spec(self, replica: Replica, version: Version, model: Model) -> WorkerSpec:
         assert model.card is not None
-        assert model.artifact_key is not None
+        assert model.weights_key is not None
         card, runtime = model.card, version.runtime
         return WorkerSpec(
             replica_id=replica.replica_id,
             token=replica.token,
             engine=str(runtime.engine),
-            artifact_dir=self._ctx.preparer.artifact_dir(version.artifact_key or model.artifact_key),
-            model_dir=self._ctx.preparer.artifact_dir(model.artifact_key),
+            artifact_dir=self._ctx.preparer.artifact_dir(version.artifact_key or model.weights_key),
+            model_dir=self._ctx.preparer.artifact_dir(model.weights_key),
             family=str(card.family),
             device=runtime.device,
             compute_type=runtime.compute_type,
@@ -143,6 +143,7 @@ class Replicas:
             threads=self._threads or self._share_of_cores(version, card.parameters),
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
+            forced_bos_token_id=card.forced_bos_token_id,
         )
 
     def _share_of_cores(self, version: Version, parameters: int) -> int:

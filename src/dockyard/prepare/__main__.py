@@ -16,14 +16,11 @@ from typing import BinaryIO
 import msgspec
 
 from dockyard.errors import DockyardError
+from dockyard.prepare import network
 from dockyard.prepare.artifacts import ScratchLock
 from dockyard.prepare.faults import explain
 from dockyard.prepare.reporting import Reporter
-from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Outcome, Task
-
-# What is converted was imported; nothing here may ask the network for it.
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-
+from dockyard.protocols.preparation import ConvertTask, ExportTask, HubSource, ImportTask, Outcome, Task
 
 _LONGEST_TRACE = 20_000  # characters
 
@@ -34,10 +31,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dockyard.prepare", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="tells the processes of one server from another's")
     parser.parse_args()
-    os.environ.update(_OFFLINE)
     _die_with_parent()
     reporter = Reporter(_take_over_stdout())
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    network.prepare_environment(online=isinstance(task, ImportTask) and isinstance(task.source, HubSource))
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     lock = ScratchLock(Path(task.scratch_dir))
     try:

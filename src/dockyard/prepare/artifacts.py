@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -69,18 +70,21 @@ class Artifacts:
         sync_folder(self.root)
         return False
 
-    def discard(self, key: str, scratch_root: Path) -> int:
-        """Remove an artifact; returns the bytes freed. It vanishes in one step and is deleted after."""
-        folder = self.folder(key)
+    def stored(self) -> dict[str, int]:
+        """The artifacts that are here, finished or damaged: key → bytes."""
+        if not self.root.is_dir():
+            return {}
+        return {path.name: _bytes_in(path) for path in self.root.iterdir() if _KEY_FORM.fullmatch(path.name)}
+
+    def bury(self, key: str, scratch_root: Path) -> tuple[Path, int] | None:
+        """Take an artifact away in one step: the folder that its files are in now, to be removed, and their bytes."""
         grave = scratch_root / f"discarded-{uuid4().hex}"
         scratch_root.mkdir(parents=True, exist_ok=True)
         try:
-            folder.rename(grave)
+            self.folder(key).rename(grave)
         except FileNotFoundError:
-            return 0
-        freed = sum(path.stat().st_size for path in grave.iterdir())
-        shutil.rmtree(grave)
-        return freed
+            return None
+        return grave, _bytes_in(grave)
 
 
 class ScratchLock:
@@ -125,3 +129,13 @@ def check_room(folder: Path, needed_bytes: int) -> None:
             "free some space or move the data directory, then try again",
             reason=Reason.DISK_FULL,
         )
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of the files that lie in it; one that vanishes meanwhile counts as nothing."""
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                total += path.stat(follow_symlinks=False).st_size
+    return total

@@ -3,9 +3,12 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from dockyard.domain.job import Phase
 from dockyard.domain.spec import EngineName
 from dockyard.errors import Failed, Reason
+from dockyard.prepare.adapter_artifact import ensure_merged
 from dockyard.prepare.artifacts import Artifacts, check_room
 from dockyard.prepare.files import seal_file
 from dockyard.prepare.integrity import check_integrity
@@ -16,20 +19,31 @@ from dockyard.prepare.manifest import (
     read_manifest,
     write_manifest,
 )
-from dockyard.prepare.reporting import Reporter
+from dockyard.prepare.reporting import PartReporter, Reporter
 from dockyard.protocols.preparation import ConvertTask, Outcome
 
+_MERGE_SHARE = 0.3  # of the bar, where a conversion follows a merge
 _CONVERTER_PACKAGES = ("torch", "transformers")  # beside the engine's own
 
 
 def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     """A finished artifact is reused. Raises `Failed` (CONVERSION_FAILED, ENGINE_NOT_INSTALLED, ARTIFACT_CORRUPT)."""
     artifacts = Artifacts(Path(task.artifacts_dir))
+    if task.merge is None:
+        return _convert_whole(task, artifacts, reporter)
+    converts = task.engine == EngineName.CTRANSLATE2
+    merging = PartReporter(reporter, 0.0, _MERGE_SHARE) if converts else reporter
+    merged = ensure_merged(artifacts, task.source_key, task.merge, Path(task.scratch_dir), merging)
+    outcome = _convert_whole(task, artifacts, PartReporter(reporter, _MERGE_SHARE, 1.0))
+    return replace(outcome, merged_bytes=merged.size_bytes)
+
+
+def _convert_whole(task: ConvertTask, artifacts: Artifacts, reporter: Reporter) -> Outcome:
     source = artifacts.folder(task.source_key)
-    imported = read_manifest(source)
-    check_integrity(source, imported)
+    stored = read_manifest(source)
+    check_integrity(source, stored)
     if task.engine != EngineName.CTRANSLATE2:
-        return Outcome(key=imported.key, size_bytes=imported.size_bytes, reused=True)  # loads what was imported
+        return Outcome(key=stored.key, size_bytes=stored.size_bytes, reused=True)  # loads what is stored
     converter = converter_version(task.engine)
     if converter is None or any(find_spec(name) is None for name in _CONVERTER_PACKAGES):
         raise _not_installed(task.engine)
@@ -37,7 +51,7 @@ def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
     finished = artifacts.find_intact(key)
     if finished is not None:
         return Outcome(key=key, size_bytes=finished.size_bytes, reused=True)
-    check_room(artifacts.root, imported.size_bytes)
+    check_room(artifacts.root, stored.size_bytes)
     return _convert(task, artifacts, source, key, converter, reporter)
 
 

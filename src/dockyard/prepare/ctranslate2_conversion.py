@@ -1,6 +1,5 @@
 """Conversion to CTranslate2: the only place that imports its converter, with torch and Transformers behind it."""
 
-import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,14 +30,15 @@ def convert(source: Path, built: Path, quantization: str, reporter: Reporter) ->
     aim = f"CTranslate2 {quantization}"
     reporter.progress(Phase.OPTIMIZING, _IMPORT, f"loading the converter for {aim}")
     import ctranslate2
-    import ctranslate2.converters
     import torch
     from transformers.utils import logging
+
+    from dockyard.prepare.ctranslate2_loading import spec_of
 
     stored = torch_dtype_name(source)
     reporter.progress(Phase.OPTIMIZING, _READ, "reading the weights")
     with _told_by_transformers(logging, lambda share: _tell(reporter, _READ, _ARRANGE, share, "reading the weights")):
-        spec = _spec_of(source, getattr(torch, stored))
+        spec = spec_of(source, getattr(torch, stored))
     reporter.progress(Phase.OPTIMIZING, _ARRANGE, f"arranging the weights for {aim}")
     spec.validate()
     with _watched(lambda: _tell(reporter, _QUANTIZE, _WRITE, _quantized_share(spec), f"converting weights to {aim}")):
@@ -62,42 +62,6 @@ def torch_dtype_name(source: Path) -> str:
     kinds = {tensor.dtype for tensors in tensors_of(source.resolve(), shards).values() for tensor in tensors}
     floats = kinds & FLOAT_NAMES.keys()
     return FLOAT_NAMES[floats.pop()] if len(floats) == 1 else "float32"
-
-
-def _spec_of(source: Path, dtype: Any) -> Any:
-    """The converter's specification of the model, its weights read as `dtype` whatever config.json says."""
-    from ctranslate2.converters import TransformersConverter
-
-    class Converter(TransformersConverter):
-        def load_model(self, model_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
-            # The converter collects garbage after every layer; what the imports left, a million objects, needs no visit
-            # each time (SmolLM2-135M with its 30 layers: 9 s in place of 15).
-            gc.freeze()
-            options = {**kwargs, "dtype": dtype, "use_safetensors": True, "local_files_only": True}
-            model, found = super().load_model(model_class, model_name_or_path, **options, output_loading_info=True)
-            _refuse_missing(sorted(found["missing_keys"]))
-            return model
-
-        def load_tokenizer(self, tokenizer_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
-            return super().load_tokenizer(tokenizer_class, model_name_or_path, **kwargs, local_files_only=True)
-
-        def read(self) -> Any:
-            return self._load()
-
-    spec = Converter(str(source)).read()
-    if spec is None:
-        raise Failed("CTranslate2's converter does not know the model", reason=Reason.CONVERSION_FAILED)
-    return spec
-
-
-def _refuse_missing(names: list[str]) -> None:
-    """Transformers fills weights that are absent with random numbers and goes on; here that is the end."""
-    if names:
-        raise Failed(
-            f"the model's files lack {len(names)} of its weights, such as {names[0]}; fetch the model again and import "
-            "it anew",
-            reason=Reason.CONVERSION_FAILED,
-        )
 
 
 def _tell(reporter: Reporter, start: float, end: float, share: float, message: str) -> None:

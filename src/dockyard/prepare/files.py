@@ -1,5 +1,6 @@
 """Reading files of a stranger's folder without leaving it, and writing artifact files that are hashed on the way."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,7 @@ from dockyard.errors import Failed, Reason
 from dockyard.prepare.manifest import FileEntry
 
 CHUNK_BYTES = 1 << 20
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # of this file system, or across two
 OnBytes = Callable[[int], None]
 
 
@@ -92,6 +94,25 @@ def copy_inside(root: Path, name: str, folder: Path, on_bytes: OnBytes) -> FileE
             file.write(chunk)
             on_bytes(len(chunk))
         return file.finish()
+
+
+def take_inside(root: Path, name: str, folder: Path, on_bytes: OnBytes) -> FileEntry:
+    """`folder/name` becomes another name of the file `root/name`, which is ours; a copy where that cannot be."""
+    with open_inside(root, name):
+        try:
+            os.link(root / name, folder / name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return copy_inside(root, name, folder, on_bytes)
+    checksum = digest(folder / name, on_bytes)
+    descriptor = os.open(folder / name, os.O_RDONLY)
+    try:
+        entry = _seal(descriptor, name, checksum)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # to be verified from the disk
+    finally:
+        os.close(descriptor)
+    return entry
 
 
 def seal_file(path: Path) -> FileEntry:

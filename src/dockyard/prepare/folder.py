@@ -15,8 +15,8 @@ from typing import Any
 from dockyard.domain.compatibility import ARCHITECTURES, Architecture
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.files import leads_out, open_inside, read_inside
+from dockyard.prepare.folder_tokenizer import made_tokenizer
 from dockyard.prepare.safetensors_header import TensorEntry, read_header
-from dockyard.prepare.tokenizer_file import check_tokenizer
 
 ECHO = "EchoForCausalLM"  # answers with its prompt; needs neither tokenizer nor weights
 SINGLE = "model.safetensors"
@@ -30,6 +30,7 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _COPIED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
+    "source.spm", "target.spm", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
     "README.md", "LICENSE*", "LICENCE*",
 )  # fmt: skip
 
@@ -45,31 +46,62 @@ _ENCODERS = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that can be imported: what its config says, and the names of the files to copy."""
+    """A folder that can be imported: what its config says, the names of the files to copy, and the tokenizer.json that
+    it lacks.
+    """
 
     root: Path
     config: Mapping[str, Any]
     architecture: Architecture
     files: tuple[str, ...]
     total_bytes: int
+    tokenizer: bytes | None = None
 
 
 def look_at_folder(source: Path) -> ModelFolder:
     """Judge the folder. Raises `Failed` with the reason why it cannot be imported."""
     root = source.resolve(strict=True)
     names = _entries(root)
-    _refuse_code(names)
+    refuse_code(names)
     config = _read_config(root, names)
     _refuse_auto_map(root, names, config)
     architecture = _known_architecture(config)
     if architecture.name == ECHO:
-        weights = ()
+        weights, tokenizer = (), None
     else:
         weights = _weights(root, names)
-        check_tokenizer(_read_tokenizer(root, names))
+        tokenizer = made_tokenizer(root, names, config)
     files = (*(name for name in names if any(fnmatchcase(name, form) for form in _COPIED)), *weights)
     total = sum((root / name).stat().st_size for name in files)
-    return ModelFolder(root, config, architecture, files, total)
+    return ModelFolder(root, config, architecture, files, total, tokenizer)
+
+
+def harmless_files(root: Path) -> list[str]:
+    """The names of the files in `root`. Raises `Failed` for links out of it and for code, a tokenizer's too."""
+    names = _entries(root)
+    refuse_code(names)
+    _refuse_auto_map(root, names, {})
+    return names
+
+
+def is_description(name: str) -> bool:
+    """Whether a file of this name belongs to a model beside its weights; such files are small."""
+    return name == INDEX or any(fnmatchcase(name, form) for form in _COPIED)
+
+
+def wanted_weights(root: Path, names: list[str]) -> tuple[str, ...]:
+    """The weight files of a model of which only the descriptions are in `root` so far; `names` is all that it has.
+
+    Judges it by what is there, before gigabytes are fetched. Raises `Failed` as `look_at_folder` does.
+    """
+    refuse_code(names)
+    config = _read_config(root, names)
+    _refuse_auto_map(root, names, config)
+    if _known_architecture(config).name == ECHO:
+        return ()
+    wanted = _weight_files(root, names)
+    made_tokenizer(root, names, config)
+    return wanted
 
 
 def read_json(root: Path, name: str, limit_bytes: int = _JSON_LIMIT) -> dict[str, Any] | None:
@@ -119,7 +151,7 @@ def _stays_inside(root: Path, name: str) -> bool:
         return False
 
 
-def _refuse_code(names: Iterable[str]) -> None:
+def refuse_code(names: Iterable[str]) -> None:
     code = [name for name in names if name.endswith(".py")]
     if code:
         raise Failed(
@@ -184,12 +216,19 @@ def _known_architecture(config: Mapping[str, Any]) -> Architecture:
 
 def _weights(root: Path, names: list[str]) -> tuple[str, ...]:
     """The weight files and their index, after a look at every header."""
+    files = _weight_files(root, names)
+    tensors = tensors_of(root, [name for name in files if name != INDEX])
+    if INDEX in files:
+        _check_places(root, tensors)
+    return files
+
+
+def _weight_files(root: Path, names: list[str]) -> tuple[str, ...]:
+    """The same by their names, without a look into them."""
     if SINGLE in names:
-        tensors_of(root, [SINGLE])
         return (SINGLE,)
     if INDEX in names:
-        shards = _indexed_shards(root, names)
-        return (INDEX, *shards)
+        return (INDEX, *_indexed_shards(root, names))
     pickled = [name for name in names if any(fnmatchcase(name, form) for form in _PICKLED)]
     if pickled:
         raise Failed(
@@ -203,41 +242,33 @@ def _weights(root: Path, names: list[str]) -> tuple[str, ...]:
 
 
 def _indexed_shards(root: Path, names: list[str]) -> list[str]:
-    index = read_json(root, INDEX)
-    places = index.get("weight_map") if index else None
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise Failed(f"{INDEX} has no readable weight_map; fetch the file again", reason=Reason.WEIGHTS_UNREADABLE)
-    shards = sorted(set(places.values()))
+    shards = sorted(set(_places(root).values()))
     absent = [name for name in shards if name not in names or not name.endswith(".safetensors")]
     if absent:
         raise Failed(
             f"{INDEX} names files that are not in the folder: {_some(absent)}; fetch them, then import again",
             reason=Reason.WEIGHTS_MISSING,
         )
-    held = {name: {entry.name for entry in entries} for name, entries in tensors_of(root, shards).items()}
-    lost = [tensor for tensor, shard in places.items() if tensor not in held[shard]]
+    return shards
+
+
+def _places(root: Path) -> dict[str, str]:
+    """Which file holds which tensor, as the index says."""
+    index = read_json(root, INDEX)
+    places = index.get("weight_map") if index else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise Failed(f"{INDEX} has no readable weight_map; fetch the file again", reason=Reason.WEIGHTS_UNREADABLE)
+    return places
+
+
+def _check_places(root: Path, tensors: Mapping[str, tuple[TensorEntry, ...]]) -> None:
+    held = {name: {entry.name for entry in entries} for name, entries in tensors.items()}
+    lost = [tensor for tensor, shard in _places(root).items() if tensor not in held[shard]]
     if lost:
         raise Failed(
             f"{INDEX} places tensors in files that do not hold them: {_some(lost)}; fetch the files again",
             reason=Reason.WEIGHTS_UNREADABLE,
         )
-    return shards
-
-
-def _read_tokenizer(root: Path, names: list[str]) -> bytes:
-    if "tokenizer.json" not in names:
-        raise Failed(
-            "the folder has no tokenizer.json; load the tokenizer with AutoTokenizer and save_pretrained it into the "
-            "folder, which writes one",
-            reason=Reason.TOKENIZER_MISSING,
-        )
-    content = read_inside(root, "tokenizer.json", _JSON_LIMIT)
-    if content is None:
-        raise Failed(
-            f"tokenizer.json is larger than {_JSON_LIMIT >> 20} MiB; is it the right file?",
-            reason=Reason.TOKENIZER_UNREADABLE,
-        )
-    return content
 
 
 def _some(names: list[str]) -> str:

@@ -9,8 +9,8 @@ from gguf import GGUFEndian, GGUFReader, GGUFValueType, ReaderTensor
 from gguf.gguf_reader import ReaderField
 
 from dockyard.errors import Failed, Reason
+from dockyard.prepare.gguf_kinds import KINDS, GgufKind
 
-ARCHITECTURE = "llama"
 MAGIC = b"GGUF"
 
 # The longest array of any known file is a vocabulary's merges, about 0.5 million.
@@ -18,7 +18,7 @@ _ARRAY_LIMIT = 4_000_000
 
 
 class GgufFile:
-    """The tensors and the metadata of a GGUF file of the Llama architecture; weights stay on the disk until asked for.
+    """The tensors and the metadata of a GGUF file of one of the `KINDS`; weights stay on the disk until asked for.
 
     Raises `Failed` (WEIGHTS_UNREADABLE, WEIGHTS_MISSING, GGUF_ARCHITECTURE_NOT_SUPPORTED).
     """
@@ -39,7 +39,12 @@ class GgufFile:
                 "the GGUF file is one part of several; join them with llama-gguf-split --merge and import the result",
                 reason=Reason.WEIGHTS_MISSING,
             )
-        _check_architecture(self.find("general.architecture"), self.find(f"{ARCHITECTURE}.expert_count"))
+        self._prefix = self.find("general.architecture")
+        _check_architecture(self._prefix, self.find(f"{self._prefix}.expert_count"))
+
+    @property
+    def kind(self) -> GgufKind:
+        return KINDS[self._prefix]
 
     @property
     def tensors(self) -> dict[str, ReaderTensor]:
@@ -50,22 +55,26 @@ class GgufFile:
         value = self._metadata.get(key)
         return value.item() if isinstance(value, np.generic) else value
 
+    def find_own(self, key: str) -> Any:
+        """The same below the architecture's prefix."""
+        return self.find(f"{self._prefix}.{key}")
+
     def number(self, key: str, default: int | None = None) -> int:
         """A positive whole number below the architecture's prefix."""
-        value = self.find(f"{ARCHITECTURE}.{key}")
+        value = self.find_own(key)
         if isinstance(value, list) and value and len(set(value)) == 1:  # one per layer, all the same
             value = value[0]
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-            raise _unsound(f"{ARCHITECTURE}.{key}", value)
+            raise _unsound(f"{self._prefix}.{key}", value)
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
         """A positive number below the architecture's prefix, with the few digits it was written with."""
-        value = self.find(f"{ARCHITECTURE}.{key}")
+        value = self.find_own(key)
         value = default if value is None else value
         if not isinstance(value, float) or not (math.isfinite(value) and value > 0):
-            raise _unsound(f"{ARCHITECTURE}.{key}", value)
+            raise _unsound(f"{self._prefix}.{key}", value)
         return float(str(np.float32(value)))  # 9.999999747378752e-06 was 1e-05
 
 
@@ -97,11 +106,11 @@ class _BoundedReader(GGUFReader):
 
 
 def _check_architecture(name: Any, experts: Any) -> None:
-    if name == ARCHITECTURE and not experts:
+    if name in KINDS and not experts:
         return
-    what = f"the architecture {str(name)[:50]}" if name != ARCHITECTURE else "a mixture of experts"
+    what = f"the architecture {str(name)[:50]}" if name not in KINDS else f"a {name} that is a mixture of experts"
     raise Failed(
-        f"the GGUF file holds {what}; GGUF files are imported for the dense {ARCHITECTURE} architecture only, so "
+        f"the GGUF file holds {what}; GGUF files are imported for the dense architectures {', '.join(KINDS)}, so "
         "import the model's safetensors folder instead",
         reason=Reason.GGUF_ARCHITECTURE_NOT_SUPPORTED,
     )

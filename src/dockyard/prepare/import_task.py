@@ -8,13 +8,22 @@ import msgspec
 
 from dockyard.domain.job import Phase
 from dockyard.errors import Failed, Reason
+from dockyard.prepare import network
+from dockyard.prepare.adapter_folder import is_adapter, look_at_adapter
+from dockyard.prepare.adapter_import import describe_adapter
+from dockyard.prepare.archive import unpack_upload
 from dockyard.prepare.artifacts import Artifacts, check_room
+from dockyard.prepare.deploy_config import with_deploy_config
 from dockyard.prepare.describe import describe
-from dockyard.prepare.files import copy_inside, digest, write_file
-from dockyard.prepare.folder import SINGLE, look_at_folder
+from dockyard.prepare.files import copy_inside, digest, take_inside, write_file
+from dockyard.prepare.folder import SINGLE, ModelFolder, look_at_folder
 from dockyard.prepare.manifest import FileEntry, Manifest, imported_key, write_manifest
 from dockyard.prepare.reporting import ByteProgress, Reporter
+from dockyard.prepare.template_check import check_chat_templates
 from dockyard.protocols.preparation import HubSource, ImportTask, Outcome, PathSource, Source, UploadSource
+
+FETCHED = 0.9  # the share of the copying phase that a download takes; what is left is to take the files over
+GGUF_FETCHED = 0.5  # the same of a GGUF file, which is converted then
 
 
 def run_import(task: ImportTask, reporter: Reporter) -> Outcome:
@@ -22,10 +31,10 @@ def run_import(task: ImportTask, reporter: Reporter) -> Outcome:
     source, found = _fetched(task.source, Path(task.scratch_dir), reporter)
     built = Path(task.scratch_dir) / "imported"
     built.mkdir()
-    read = _import_folder if source.is_dir() else _import_gguf
-    files = read(source, built, reporter)
+    files = _read(task.source, source, built, reporter)
+    check_chat_templates(built)
     _verify(built, files, reporter)
-    card = describe(built)
+    card = with_deploy_config(describe_adapter(task, source, built) if is_adapter(built) else describe(built), source)
     manifest = Manifest(key=imported_key(files), files=tuple(files))
     write_manifest(built, manifest)
     reused = Artifacts(Path(task.artifacts_dir)).publish(built, manifest)
@@ -46,9 +55,14 @@ def _fetched(source: Source, scratch: Path, reporter: Reporter) -> tuple[Path, d
         case PathSource():
             return _existing(source.path), {}
         case UploadSource():
-            raise _unsupported("an archive")
+            return unpack_upload(source, scratch, reporter, FETCHED), {}
         case HubSource():
-            raise _unsupported("a hub")
+            # What speaks HTTP takes 0.5 s to import and only this way of import needs it.
+            from dockyard.prepare.hub import fetch_repository
+
+            fetched = fetch_repository(source, reporter, FETCHED, GGUF_FETCHED)
+            network.leave()
+            return fetched
 
 
 def _existing(source: str) -> Path:
@@ -65,34 +79,48 @@ def _existing(source: str) -> Path:
     return found
 
 
-def _import_folder(source: Path, built: Path, reporter: Reporter) -> list[FileEntry]:
+def _read(given: Source, source: Path, built: Path, reporter: Reporter) -> list[FileEntry]:
+    ours = not isinstance(given, PathSource)
+    if not source.is_dir():
+        return _import_gguf(source, built, reporter, start=GGUF_FETCHED if ours else 0.05)
+    return _import_folder(source, built, reporter, ours=ours)
+
+
+def _import_folder(source: Path, built: Path, reporter: Reporter, *, ours: bool) -> list[FileEntry]:
+    """The files of a folder that is `ours`, on the same file system, stay where they are and get a second name."""
     reporter.progress(Phase.COPYING, 0.0, "looking at the files")
-    model = look_at_folder(source)
+    model = look_at_adapter(source) if is_adapter(source) else look_at_folder(source)
+    made: list[FileEntry] = []
+    if isinstance(model, ModelFolder) and model.tokenizer is not None:
+        made.append(write_file(built, "tokenizer.json", model.tokenizer))
+    if ours:
+        progress = ByteProgress(reporter, Phase.COPYING, "taking over", model.total_bytes, start=FETCHED)
+        return [*made, *(take_inside(model.root, name, built, progress.add) for name in sorted(model.files))]
     check_room(built, model.total_bytes)
     progress = ByteProgress(reporter, Phase.COPYING, "copying", model.total_bytes)
-    return [copy_inside(model.root, name, built, progress.add) for name in sorted(model.files)]
+    return [*made, *(copy_inside(model.root, name, built, progress.add) for name in sorted(model.files))]
 
 
-def _import_gguf(source: Path, built: Path, reporter: Reporter) -> list[FileEntry]:
+def _import_gguf(source: Path, built: Path, reporter: Reporter, *, start: float) -> list[FileEntry]:
     """A GGUF file becomes the folder that Transformers would have saved."""
     # numpy and gguf take 0.1 s to import and only this way of import needs them.
     from dockyard.prepare.gguf_file import GgufFile, is_gguf
-    from dockyard.prepare.gguf_llama import llama_config, plan_weights, stored_type, weight_bytes, write_weights
     from dockyard.prepare.gguf_tokenizer import build_tokenizer, special_ids
+    from dockyard.prepare.gguf_weights import model_config, plan_weights, stored_type, weight_bytes, write_weights
 
     if not is_gguf(source):
         raise _unsupported(source.name)
     reporter.progress(Phase.CONVERTING, 0.0, "reading the GGUF file")
     gguf = GgufFile(source)
     dtype = stored_type(gguf)
-    config = llama_config(gguf, dtype)
+    config = model_config(gguf, dtype)
     placements = plan_weights(gguf, config)
     tokenizer, tokenizer_config = build_tokenizer(gguf, config["vocab_size"])
     special = special_ids(gguf)
     generation = {f"{name}_id": token_id for name, token_id in special.items() if name != "unk_token"}
     total = weight_bytes(placements, dtype)
     check_room(built, total)
-    progress = ByteProgress(reporter, Phase.CONVERTING, f"dequantizing to {dtype}", total, start=0.05)
+    progress = ByteProgress(reporter, Phase.CONVERTING, f"dequantizing to {dtype}", total, start=start)
     return [
         write_file(built, "config.json", _json({**config, **generation})),
         write_file(built, "generation_config.json", _json(_with_end_of_turn(generation, gguf))),

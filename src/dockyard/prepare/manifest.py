@@ -13,7 +13,7 @@ from dockyard.errors import Failed, Reason
 MANIFEST = "manifest.json"
 
 # Raise this when the same source, engine, quantization and library would be converted into other files than before.
-CONVERSION_RECIPE = 1
+CONVERSION_RECIPE = 2
 
 
 class FileEntry(msgspec.Struct, kw_only=True, frozen=True):
@@ -26,7 +26,7 @@ class FileEntry(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Manifest(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """The files of an artifact, sorted by name; for a converted one also what it was made from."""
+    """The files of an artifact, sorted by name; for a converted or merged one also what it was made from."""
 
     key: str
     files: tuple[FileEntry, ...]
@@ -34,6 +34,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     engine: str | None = None
     quantization: str | None = None
     converter: str | None = None
+    base_key: str | None = None
 
     @property
     def size_bytes(self) -> int:

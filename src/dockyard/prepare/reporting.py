@@ -62,28 +62,58 @@ class Reporter:
         self._out.flush()
 
 
+class PartReporter(Reporter):
+    """Tells of a part of each phase: what it calls 0 to 1 is `start` to `end` of the whole."""
+
+    def __init__(self, whole: Reporter, start: float, end: float) -> None:
+        self._whole = whole
+        self._start, self._end = start, end
+
+    def progress(self, phase: Phase, share: float, message: str) -> None:
+        share = max(0.0, min(1.0, share))
+        self._whole.progress(phase, self._start + (self._end - self._start) * share, message)
+
+    def result(self, outcome: Outcome) -> None:
+        self._whole.result(outcome)
+
+    def failure(self, reason: Reason, message: str, trace: str = "") -> None:
+        self._whole.failure(reason, message, trace)
+
+
 class ByteProgress:
-    """Turns bytes done into a phase's progress. `start` and `end` bound the share that these bytes are of the phase."""
+    """Turns bytes done into a phase's progress. `start` and `end` bound the share that these bytes are of the phase.
+
+    It is told in `steps`: a hundred lines at most, however fast it goes, unless the way is long.
+    """
 
     def __init__(
-        self, reporter: Reporter, phase: Phase, verb: str, total_bytes: int, *, start: float = 0.0, end: float = 1.0
+        self,
+        reporter: Reporter,
+        phase: Phase,
+        verb: str,
+        total_bytes: int,
+        *,
+        start: float = 0.0,
+        end: float = 1.0,
+        steps: int = 100,
     ) -> None:
         self._reporter = reporter
         self._phase = phase
         self._verb = verb
         self._total = max(1, total_bytes)
         self._start, self._end = start, end
+        self._steps = steps
         self._done = 0
         self._told = -1
 
     def add(self, count: int) -> None:
-        """Tell of `count` bytes more, at every whole percent: a hundred lines at most, however fast it goes."""
+        """Tell of `count` bytes more, if that is a step; below zero: so many have to be done again."""
         self._done += count
         share = self._done / self._total
-        percent = int(100 * share)
-        if percent == self._told:
+        step = int(self._steps * share)
+        if step == self._told:
             return
-        self._told = percent
+        self._told = step
         self._reporter.progress(
             self._phase,
             self._start + (self._end - self._start) * share,

@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from dockyard.prepare.artifacts import Artifacts, clean_scratch
 from dockyard.prepare.faults import without_paths
 from dockyard.prepare.manifest import converted_key, converter_version
 from dockyard.prepare.reporting import Line, decode_line
-from dockyard.protocols.preparation import Outcome, Progress, Task
+from dockyard.protocols.preparation import HubSource, ImportTask, Outcome, Progress, Task
 
 _log = structlog.get_logger()
 
@@ -36,6 +36,8 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     EngineName.CTRANSLATE2: ("ctranslate2",),
     EngineName.ECHO: (),
 }
+
+_MORE_LIVES = 2  # of a download; what kills it every time, such as too little memory, kills the third one, too
 
 _LINE_LIMIT = 1 << 20  # bytes; a model card is a few hundred
 _TAIL_LINES = 40
@@ -58,8 +60,20 @@ class ProcessPreparer:
     async def run(self, task: Task, on_progress: OnProgress) -> Outcome:
         """Run `task` to its end. Raises `Failed` with its reason and the last lines of the process.
 
-        Cancelling kills the process and removes what it began; artifacts that were finished before stay.
+        Cancelling kills the process and removes what it began; artifacts that were finished before stay. When the
+        process of a download dies without a word, another one goes on with what it fetched.
         """
+        more = _MORE_LIVES if isinstance(task, ImportTask) and isinstance(task.source, HubSource) else 0
+        while True:
+            try:
+                return await self._run_once(task, on_progress)
+            except _Died as died:
+                if not more:
+                    raise
+                more -= 1
+                _log.warning("the process of a download died; another one goes on with it", message=died.message)
+
+    async def _run_once(self, task: Task, on_progress: OnProgress) -> Outcome:
         folder = self._scratch_dir / uuid4().hex
         try:
             folder.mkdir(parents=True)
@@ -92,9 +106,21 @@ class ProcessPreparer:
     def artifact_dir(self, key: str) -> str:
         return str(self._artifacts.folder(key))
 
+    async def stored(self) -> dict[str, int]:
+        """The artifacts whose files lie here: key → bytes."""
+        return await asyncio.to_thread(self._artifacts.stored)
+
     async def discard(self, key: str) -> int:
-        """Remove an artifact's files; returns the bytes freed, 0 if there are none."""
-        return await asyncio.to_thread(self._artifacts.discard, key, self._scratch_dir)
+        """Remove an artifact in one step; returns its bytes, 0 if it is not there. They are freed in the background.
+
+        What a server that dies by then leaves of it goes with the scratch folders.
+        """
+        buried = await asyncio.to_thread(self._artifacts.bury, key, self._scratch_dir)
+        if buried is None:
+            return 0
+        grave, size_bytes = buried
+        self._in_background(asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True))
+        return size_bytes
 
     async def clean_scratch(self) -> None:
         """Remove the scratch folders whose process is dead. Called once, before the first task."""
@@ -112,10 +138,13 @@ class ProcessPreparer:
 
     async def _end(self, process: Process, folder: Path) -> None:
         """Leave neither process nor scratch, also when this is cancelled in turn."""
-        ending = asyncio.create_task(_end_process(process, folder))
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
-        await asyncio.shield(ending)
+        await asyncio.shield(self._in_background(_end_process(process, folder)))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
 
 
 async def _converse(process: Process, task: Task, on_progress: OnProgress) -> Outcome:
@@ -153,16 +182,20 @@ async def _last_line(process: Process, task: Task, on_progress: OnProgress) -> L
     return None
 
 
-def _silent_end(code: int, tail: tuple[str, ...]) -> Failed:
+class _Died(Failed):
+    """The process ended without a word."""
+
+
+def _silent_end(code: int, tail: tuple[str, ...]) -> _Died:
     if code == -signal.SIGKILL:
-        return Failed(
+        return _Died(
             "the process was killed by signal 9, as the kernel does when memory runs out; free memory on the server "
             "or choose a smaller model, then try again",
             reason=Reason.OUT_OF_MEMORY,
             log_tail=tail,
         )
     how = f"was killed by signal {-code} ({_signal_name(-code)})" if code < 0 else f"ended early with code {code}"
-    return Failed(
+    return _Died(
         f"the process {how}; its last lines tell more, and trying again is safe",
         reason=Reason.CONVERSION_FAILED,
         log_tail=tail,

@@ -9,11 +9,11 @@ from dockyard.domain.compatibility import Architecture
 from dockyard.errors import Failed, Reason
 
 # One idea, the names that the configs have for it; the first that is there counts.
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "num_heads")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 _WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads")
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length", "max_seq_len")
 
 _UNBOUNDED = ("BloomForCausalLM",)  # ALiBi: no table of positions that ends
 _DEFAULT_CONTEXT = {"FalconForCausalLM": 2048}  # its first configs do not say; the default of its class
@@ -46,12 +46,18 @@ def shape_of(config: Mapping[str, Any], architecture: Architecture) -> Shape:
 
 
 def _encoder_decoder(config: Mapping[str, Any]) -> Shape:
-    """T5: relative positions, so no bound; each decoder layer keeps the prompt's keys and values, too."""
-    layers = _number(config, "num_decoder_layers", "num_layers")
-    per_token = _BYTES_OF_K_AND_V * layers * _number(config, "num_heads") * _number(config, "d_kv")
+    """Each decoder layer keeps the prompt's keys and values, too. T5's relative positions have no bound; BART and its
+    kin have a table of positions, for the prompt and for the output alike.
+    """
+    layers = _number(config, "num_decoder_layers", "decoder_layers", "num_layers")
+    if config.get("d_kv") is not None:  # T5 and its kin
+        width, context = _number(config, "num_heads") * _number(config, "d_kv"), None
+    else:
+        width, context = _number(config, "d_model"), _number(config, *_CONTEXT)
+    per_token = _BYTES_OF_K_AND_V * layers * width
     return Shape(
         layers=layers,
-        context_length=None,
+        context_length=context,
         vocab_size=_number(config, "vocab_size"),
         kv_bytes_per_token=per_token,
         cross_kv_bytes_per_token=per_token,
@@ -60,7 +66,7 @@ def _encoder_decoder(config: Mapping[str, Any]) -> Shape:
 
 def _kv_heads(config: Mapping[str, Any]) -> int:
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
-        return 1  # Falcon: one head of keys and values for all, whatever num_kv_heads says
+        return 1  # Falcon, StarCoder: one head of keys and values for all, whatever num_kv_heads says
     return _find_number(config, *_KV_HEADS) or _number(config, *_HEADS)
 
 

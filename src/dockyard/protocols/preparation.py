@@ -4,7 +4,7 @@ Lines: `{"progress": {...}}` any number of times, then exactly one `{"result": {
 process ends by itself when its standard input is closed, so none outlives the server that asked.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -17,19 +17,27 @@ class PathSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="path"):
 
 
 class UploadSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="upload"):
-    """An archive that came in chunks: `chunks` of them, numbered from 0, as files of these names in `folder`."""
+    """An archive that came in chunks: `chunks` of them, numbered from 0, as files of these names in `folder`.
+
+    `sha256` is the digest of the whole, if the client named it.
+    """
 
     folder: str
     chunks: int
     extension: str  # "tar" or "zip"
+    sha256: str | None = None
 
 
 class HubSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="hub"):
-    """A repository of a Hugging Face hub. `folder` outlives the process, so that a broken download goes on."""
+    """A repository of a Hugging Face hub. `folder` outlives the process, so that a broken download goes on.
+
+    It is on the file system of the task's scratch folder.
+    """
 
     repository: str  # "org/name"
     revision: str | None  # a branch, a tag or a commit; None: the default branch
     folder: str
+    file: str | None = None  # the GGUF file to take; None: the safetensors, or the only GGUF file
 
 
 Source = PathSource | UploadSource | HubSource
@@ -38,23 +46,36 @@ Source = PathSource | UploadSource | HubSource
 class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
     """Bring `source` into the artifact store, copied or converted, and describe it.
 
-    `base_key` is the artifact of the base model, if one was named: an adapter is checked against it.
+    `base_key` is the artifact of the base model, if one was named: an adapter is checked against it. `base_problem`
+    tells why the named one can be none.
     """
 
     source: Source
     artifacts_dir: str
     scratch_dir: str
     base_key: str | None = None
+    base_problem: str | None = None
+
+
+class Merge(msgspec.Struct, kw_only=True):
+    """The artifacts of an adapter and of its base."""
+
+    adapter_key: str
+    base_key: str
 
 
 class ConvertTask(msgspec.Struct, kw_only=True, tag_field="task", tag="convert"):
-    """Make what `engine` loads from the artifact `source_key`; a finished one is reused. Either is verified first."""
+    """Make what `engine` loads from the artifact `source_key`; a finished one is reused. Either is verified first.
+
+    With `merge`, `source_key` is what these two are merged into; it is made first unless it is there.
+    """
 
     source_key: str
     engine: str
     quantization: str
     artifacts_dir: str
     scratch_dir: str
+    merge: Merge | None = None
 
 
 class ExportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="export"):
@@ -95,6 +116,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     card: dict[str, Any] | None = None
     sha256: str | None = None
     found: dict[str, str] = {}
+    merged_bytes: int | None = None  # the size of what was merged on the way, or found merged
 
 
 class Preparer(Protocol):
@@ -115,8 +137,12 @@ class Preparer(Protocol):
 
     def artifact_dir(self, key: str) -> str: ...
 
+    async def stored(self) -> Mapping[str, int]:
+        """The artifacts whose files lie here: key → bytes."""
+        ...
+
     async def discard(self, key: str) -> int:
-        """Remove an artifact's files; returns the bytes freed, 0 if there are none."""
+        """Remove an artifact in one step; returns its bytes, 0 if it is not there. They are freed in the background."""
         ...
 
     async def clean_scratch(self) -> None:

@@ -11,6 +11,7 @@ from dockyard.protocols.preparation import Preparer
 from dockyard.protocols.routing import Router
 from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
+from dockyard.services.upload_files import UploadFiles
 from dockyard.store.database import Store
 
 SYSTEM = "dockyard"  # the actor of what the server does by itself
@@ -27,6 +28,7 @@ class Policy:
     delay_unit_ms: int = 1
     import_roots: tuple[Path, ...] = ()
     loopback: bool = True
+    upload_ttl_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Context:
     router: Router
     keyring: LiveKeyring
     downloads: Downloads
+    uploads: UploadFiles
     host: Callable[[], Host]
     policy: Policy
     wake: Callable[[], None]

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from dockyard.domain.compatibility import check_quantization, compute_type, resolve_engine
+from dockyard.domain.compatibility import card_on, check_quantization, compute_type, resolve_engine
 from dockyard.domain.deployment import LIVE, Deployment, Runtime, version_name
 from dockyard.domain.devices import DEVICES, place
-from dockyard.domain.fit import MemoryNeed, fit_device, host_need, in_gib, replicas_that_fit
+from dockyard.domain.fit import fit_device, host_need, in_gib, replicas_that_fit
 from dockyard.domain.job import Action
+from dockyard.domain.memory import MemoryNeed
 from dockyard.domain.model import Model
 from dockyard.domain.spec import DeploySpec, EngineName, ModelType
 from dockyard.errors import Conflict, DockyardError, Invalid, Problem, Reason
@@ -60,7 +61,7 @@ async def check_deploy(ctx: Context, tx: Transaction, model_id: str, wish: Deplo
             f"{'was' if known else 'was never'} deployed from this model; the server's knowledge counts",
         )
     price = DEVICES[wish.spec.device_type].usd_per_hour
-    cached = ctx.preparer.cached(model.artifact_key or "", runtime.engine, wish.spec.quantization)
+    cached = ctx.preparer.cached(model.weights_key or "", runtime.engine, wish.spec.quantization)
     return DeployPlan(
         model=model,
         runtime=runtime,
@@ -92,6 +93,7 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
     try:
         engine = resolve_engine(card.architecture, spec.optimization)
         check_quantization(engine, spec.quantization)
+        card, cut = card_on(engine, card)
         _check_installed(ctx, engine)
         device = DEVICES[spec.device_type]
         placement = place(device, ctx.host(), strict=ctx.policy.strict_devices)
@@ -101,18 +103,18 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
     if problems:
         raise Invalid(problems=tuple(problems))
     compute = compute_type(engine, spec.quantization, placement.kind)
-    on_host = host_need(card, engine, compute, spec.scaling.max_batch_size)
+    on_host = host_need(card, engine, compute_type(engine, spec.quantization, "cpu"), spec.scaling.max_batch_size)
     on_cpu = placement.kind == "cpu"
     runtime = Runtime(
         engine=engine,
         device=placement.kind,
-        gpus=placement.gpus,
+        gpus=0 if on_cpu else fit.need.gpus,
         compute_type=compute,
         runs_on=placement.runs_on,
         context_length=fit.context_length,
         memory_bytes=on_host.total_bytes if on_cpu else fit.need.total_bytes,
     )
-    warnings = fit.warnings
+    warnings = (*cut, *fit.warnings)
     if on_cpu and replicas_that_fit(ctx.host(), on_host.total_bytes) < spec.scaling.min_replicas:
         warnings = (
             *warnings,

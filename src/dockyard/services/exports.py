@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dockyard.domain.deployment import Version
 from dockyard.domain.event import Event
-from dockyard.domain.export import deploy_config, file_stem
+from dockyard.domain.export import deploy_config, file_stem, with_base
 from dockyard.domain.ids import new_id
 from dockyard.domain.job import Action, Job
 from dockyard.domain.lifecycle import JobStatus, VersionState
@@ -40,6 +40,8 @@ async def export_model(ctx: Context, model_id: str, name: str | None, actor: str
         found = await _parameters(tx, model, name)
         deployment_name, version = found or (None, None)
         config = deploy_config(model, deployment_name, version.spec if version else None, ctx.policy.delay_unit_ms)
+        base = await tx.models.find(model.base_model_id) if model.base_model_id else None
+        config = with_base(config, model, base)
         job = Job(
             job_id=new_id("ds"),
             model_id=model_id,

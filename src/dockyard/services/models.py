@@ -11,17 +11,34 @@ from dockyard.domain.model import Model
 from dockyard.domain.spec import ModelType
 from dockyard.errors import Conflict, Invalid, NotFound, Reason
 from dockyard.services.context import Context, Policy
+from dockyard.services.pruning import discard_orphans, forget_model
 from dockyard.store.paging import Page
 from dockyard.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPath:
+    """A folder or file of the server, as the client wrote it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubRepository:
+    """A repository of the hub: "org/name", a branch, tag or commit of it, and one GGUF file if there are several."""
+
+    name: str
+    revision: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportWish:
-    """A model to import from a folder or file of the server."""
+    """A model to import."""
 
     name: str
     model_type: ModelType
-    path: str
+    source: ServerPath | HubRepository
     base_model_id: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -31,7 +48,7 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
 
     Raises `Invalid` (PATH_NOT_FOUND, PATH_NOT_ALLOWED) for a path that the server will not read.
     """
-    source = _readable(wish.path, ctx.policy)
+    source = _noted(wish.source, ctx.policy)
     async with ctx.store.transaction() as tx:
         job = await begin_import(
             tx,
@@ -39,7 +56,7 @@ async def import_model(ctx: Context, wish: ImportWish, actor: str) -> Job:
                 model_id=new_id("cm"),
                 name=wish.name,
                 model_type=wish.model_type,
-                source={"path": str(source), "given": wish.path},
+                source=source,
                 created_at=ctx.clock.now(),
                 modified_at=ctx.clock.now(),
                 base_model_id=wish.base_model_id,
@@ -55,7 +72,7 @@ async def begin_import(tx: Transaction, model: Model, warnings: tuple[str, ...],
     """Write down a model that is to be brought in and the job that does it. The caller wakes the loops afterwards."""
     now = model.created_at
     if model.base_model_id is not None:
-        await _check_base(tx, model.base_model_id)
+        await check_base(tx, model.base_model_id)
     job = Job(
         job_id=new_id("ds"),
         model_id=model.model_id,
@@ -106,7 +123,7 @@ def check_ready(model: Model, verb: str) -> None:
 async def delete_model(ctx: Context, model_id: str) -> int:
     """Delete a model that nothing serves, with its undeployed deployments. Returns the bytes freed on disk.
 
-    Files that another model shares stay. Raises `Conflict` (STILL_DEPLOYED, JOB_IN_PROGRESS).
+    Files that another model shares stay. Raises `Conflict` (STILL_DEPLOYED, BASE_MODEL_IN_USE, JOB_IN_PROGRESS).
     """
     async with ctx.store.transaction() as tx:
         model = await tx.models.get(model_id)
@@ -120,13 +137,26 @@ async def delete_model(ctx: Context, model_id: str) -> int:
             raise Conflict(
                 f"{model.name} is deployed as {', '.join(live)}; undeploy it first", reason=Reason.STILL_DEPLOYED
             )
+        await _check_no_adapters(tx, model)
         await _check_not_exporting(tx, model)
-        await tx.models.delete(model_id)
-        orphans = await _orphaned_artifacts(tx, model.artifact_key)
-        for key in orphans:
-            await tx.artifacts.delete(key)
+        orphans = await forget_model(tx, model)
     await ctx.keyring.refresh()  # the keys of its deployments went with it
-    return sum([await ctx.preparer.discard(key) for key in orphans])
+    return await discard_orphans(ctx, orphans)
+
+
+async def _check_no_adapters(tx: Transaction, model: Model) -> None:
+    """Models with whole weights only tell where they come from, and do not need it."""
+    on_their_way = (ModelState.IMPORTING, ModelState.VALIDATING)
+    needing = [
+        f"{other.name} ({other.model_id})"
+        for other in await tx.models.based_on(model.model_id)
+        if other.adapter is not None or other.state in on_their_way
+    ]
+    if needing:
+        raise Conflict(
+            f"{model.name} is the base model of {', '.join(needing)}; delete that first",
+            reason=Reason.BASE_MODEL_IN_USE,
+        )
 
 
 async def _check_not_exporting(tx: Transaction, model: Model) -> None:
@@ -138,18 +168,19 @@ async def _check_not_exporting(tx: Transaction, model: Model) -> None:
             )
 
 
-async def _orphaned_artifacts(tx: Transaction, key: str | None) -> list[str]:
-    """The artifact `key` and what was made from it, if no model is left that uses it."""
-    if key is None or await tx.models.by_artifact(key):
-        return []
-    return [key, *(artifact.key for artifact in await tx.artifacts.derived_from(key))]
-
-
-async def _check_base(tx: Transaction, base_model_id: str) -> None:
+async def check_base(tx: Transaction, base_model_id: str) -> None:
     try:
         await tx.models.get(base_model_id)
     except NotFound as error:
         raise NotFound(f"baseModelId: {error.message}", field="baseModelId") from error
+
+
+def _noted(source: ServerPath | HubRepository, policy: Policy) -> dict[str, str]:
+    """The source as the model's row keeps it."""
+    if isinstance(source, ServerPath):
+        return {"path": str(_readable(source.path, policy)), "given": source.path}
+    noted = {"huggingFace": source.name, "revision": source.revision, "file": source.file}
+    return {name: value for name, value in noted.items() if value is not None}
 
 
 def _readable(path: str, policy: Policy) -> Path:

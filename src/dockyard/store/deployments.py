@@ -1,8 +1,9 @@
 """Deployments and their versions."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, exists, or_
+from sqlalchemy import Select, exists, func, or_, select
 
 from dockyard.domain.deployment import LIVE, Deployment, Version
 from dockyard.store.paging import Page
@@ -54,6 +55,15 @@ class Versions(RevisedRepository[Version]):
         return await self._all(
             self._select().where(VersionRow.deployment_id == deployment_id).order_by(VersionRow.number)
         )
+
+    async def last_use(self) -> list[tuple[str, str | None, datetime]]:
+        """(model, artifact, when a version of that model on that artifact last changed)."""
+        columns = self._table.c
+        last = func.max(columns.modified_at, type_=columns.modified_at.type).label("last")
+        rows = await self._executor.rows(
+            select(columns.model_id, columns.artifact_key, last).group_by(columns.model_id, columns.artifact_key)
+        )
+        return [(row["model_id"], row["artifact_key"], row["last"]) for row in rows]
 
     async def live(self) -> list[Version]:
         """All that have not ended, by deployment and number."""

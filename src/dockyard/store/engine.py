@@ -29,8 +29,8 @@ DRIVERS = {
 
 # WAL: readers and the one writer do not wait for each other. NORMAL: a power cut may lose the last transactions,
 # a crash of the process loses none, and the file stays whole either way.
-# The cache is each connection's own, in KiB; the kernel's is behind it. With the 2 MiB that are usual, a server's memory
-# goes on growing for hours as it meets more pages.
+# The cache is each connection's own, in KiB; the kernel's is behind it. With the usual 2 MiB a server's memory goes on
+# growing for hours as it meets more pages.
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",

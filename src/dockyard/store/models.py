@@ -23,6 +23,13 @@ class Models(RevisedRepository[Model]):
         """The models whose imported files are this artifact."""
         return await self._all(self._select().where(ModelRow.artifact_key == key).order_by(ModelRow.created_at))
 
+    async def based_on(self, model_id: str) -> list[Model]:
+        """The models that name this one as their base, oldest first."""
+        return await self._all(self._select().where(ModelRow.base_model_id == model_id).order_by(ModelRow.created_at))
+
+    async def all(self) -> list[Model]:
+        return await self._all(self._select())
+
 
 class Artifacts(Repository[Artifact]):
     noun = "artifact"
@@ -38,8 +45,6 @@ class Artifacts(Repository[Artifact]):
         if touched == 0:
             await self._executor.write(insert(self._table).values(to_row(artifact)))
 
-    async def derived_from(self, source_key: str) -> list[Artifact]:
-        """What was converted from the artifact, oldest first."""
-        return await self._all(
-            self._select().where(ArtifactRow.source_key == source_key).order_by(ArtifactRow.created_at)
-        )
+    async def all(self) -> list[Artifact]:
+        """Oldest first."""
+        return await self._all(self._select().order_by(ArtifactRow.created_at, ArtifactRow.key))

@@ -13,10 +13,11 @@ from dockyard.domain.job import Action, Phase, PhaseLog
 from dockyard.domain.lifecycle import JobStatus, ModelState, ReplicaState, VersionState
 from dockyard.domain.replica import ReplicaFailure
 from dockyard.domain.spec import DeploySpec, ModelType
+from dockyard.domain.upload import FileExtension
 from dockyard.errors import Reason
 from dockyard.store.columns import Choice, Instant, Nested, Prose
 
-CHOICES = (Action, JobStatus, ModelState, ModelType, Phase, Reason, ReplicaState, VersionState)
+CHOICES = (Action, FileExtension, JobStatus, ModelState, ModelType, Phase, Reason, ReplicaState, VersionState)
 NESTED = (
     DeploySpec,
     ModelCard,
@@ -253,3 +254,35 @@ class ApiKeyRow(Base):
     revision: Mapped[int]
 
     __table_args__ = (CheckConstraint("(app_id IS NULL) <> (deployment_id IS NULL)", name="one_owner"),)
+
+
+class UploadSessionRow(Base):
+    """No foreign keys: the model and the job are made when the upload is complete."""
+
+    __tablename__ = "upload_session"
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    file_name: Mapped[str]
+    extension: Mapped[FileExtension]
+    file_size: Mapped[int]
+    total_chunks: Mapped[int]
+    name: Mapped[str]
+    model_type: Mapped[ModelType]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    base_model_id: Mapped[str | None]
+    is_adapter: Mapped[bool]
+    job_id: Mapped[str | None]
+    revision: Mapped[int]
+
+
+class UploadChunkRow(Base):
+    __tablename__ = "upload_chunk"
+
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("upload_session.session_id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    size: Mapped[int]
+    sha256: Mapped[str]

@@ -29,6 +29,7 @@ from dockyard.store.jobs import Jobs
 from dockyard.store.models import Artifacts, Models
 from dockyard.store.replicas import Replicas
 from dockyard.store.repository import RevisedRepository
+from dockyard.store.uploads import Uploads
 
 T = TypeVar("T", Model, Version, Replica, Job)
 State = ModelState | VersionState | ReplicaState | JobStatus
@@ -56,6 +57,7 @@ class Transaction:
         self.events = Events(executor)
         self.apps = Apps(executor)
         self.keys = Keys(executor)
+        self.uploads = Uploads(executor)
 
     async def transition(
         self,

@@ -6,24 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dockyard.clock import Clock
 from dockyard.errors import Invalid
+from dockyard.template_sandbox import TemplateSandbox
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_REFUSALS = (jinja2.TemplateError, TypeError, LookupError, ValueError, AttributeError, ArithmeticError)
 
 
 class ChatTemplate:
-    """Environment and filters as Transformers sets them up (`utils/chat_template_utils.py`)."""
+    """Filters and names as Transformers sets them up (`utils/chat_template_utils.py`)."""
 
     def __init__(self, source: str, special_tokens: dict[str, str], clock: Clock) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
-        )
+        environment = TemplateSandbox()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: clock.now().strftime(form)
@@ -40,7 +36,7 @@ class ChatTemplate:
                 documents=None,
                 **self._special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+        except (*_REFUSALS, RecursionError, MemoryError) as error:
             raise Invalid(f"the model's chat template refuses these messages: {error}", field="messages") from error
 
 
@@ -82,13 +78,3 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 
 def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
-
-
-class _GenerationBlock(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's text for training; here it is only its content."""
-
-    tags = {"generation"}  # noqa: RUF012  the base class's way
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

@@ -115,8 +115,9 @@ async def test_a_dry_run_replies_with_the_plan_and_starts_nothing(rig: ApiRig) -
     assert reply.status_code == 200
     plan: dict[str, Any] = reply.json()
     memory = plan.pop("memory")
-    assert memory["deviceBytes"] == 22888 << 20
-    assert memory["totalBytes"] == memory["weightsBytes"] + memory["cacheBytes"] + memory["overheadBytes"]
+    assert memory["deviceBytes"] == memory["gpuBytes"] == 22888 << 20
+    parts = ("weightsBytes", "cacheBytes", "workBytes", "overheadBytes")
+    assert memory["bytesEach"] == memory["totalBytes"] == sum(memory[part] for part in parts)
     assert memory["contextLength"] == 256
     assert memory["hostTotalBytes"] > 0
     assert plan == {
@@ -128,6 +129,7 @@ async def test_a_dry_run_replies_with_the_plan_and_starts_nothing(rig: ApiRig) -
         "computeType": "int8_float32",
         "runsOn": "cpu (standing in for g5.xlarge)",
         "deviceType": "g5.xlarge",
+        "tensorParallel": 1,
         "artifactCached": True,
         "estimatedHourlyCost": {"currency": "USD", "min": 3.018, "max": 3.018},
         "parameters": {

@@ -1,11 +1,13 @@
 """What is read and changed beside deploys: models, dock status, deployments and what belongs to them, devices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.api_rig import BASE, ApiRig, message, open_rig, problems
+from tests.integration.api_rig import BASE, CARD, ApiRig, message, open_rig, problems
 
 from dockyard.domain.access import Scope
+from dockyard.domain.card import Dimensions
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.services.context import Policy
 
@@ -39,8 +41,26 @@ async def test_importing_a_model(rig: ApiRig, tmp_path: Path) -> None:
         (None, ("source", "WRONG_TYPE")),
         ({}, ("source", "MISSING_FIELD")),
         ({"path": None}, ("source", "MISSING_FIELD")),
-        ({"huggingFace": "org/repo"}, ("source.huggingFace", "SOURCE_NOT_SUPPORTED")),
-        ({"huggingFace": "org/repo", "path": "/tmp"}, ("source.huggingFace", "SOURCE_NOT_SUPPORTED")),
+        ({"huggingFace": "org/repo", "path": "/tmp"}, ("source", "BAD_FORMAT")),
+        ({"path": "/tmp", "revision": "main"}, ("source", "BAD_FORMAT")),
+        ({"path": "/tmp", "file": "m.gguf"}, ("source", "BAD_FORMAT")),
+        ({"huggingFace": 1}, ("source.huggingFace", "WRONG_TYPE")),
+        ({"huggingFace": "repo"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "a/b/c"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "../etc"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "org/.."}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "org/re..po"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "org/repo\n"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "org/répo"}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "org/" + "x" * 97}, ("source.huggingFace", "BAD_FORMAT")),
+        ({"huggingFace": "x" * 300}, ("source.huggingFace", "OUT_OF_RANGE")),
+        ({"huggingFace": "org/repo", "revision": ""}, ("source.revision", "OUT_OF_RANGE")),
+        ({"huggingFace": "org/repo", "revision": "../main"}, ("source.revision", "BAD_FORMAT")),
+        ({"huggingFace": "org/repo", "revision": "a/../b"}, ("source.revision", "BAD_FORMAT")),
+        ({"huggingFace": "org/repo", "revision": "a b?c"}, ("source.revision", "BAD_FORMAT")),
+        ({"huggingFace": "org/repo", "revision": "x" * 257}, ("source.revision", "OUT_OF_RANGE")),
+        ({"huggingFace": "org/repo", "file": "sub/m.gguf"}, ("source.file", "BAD_FORMAT")),
+        ({"huggingFace": "org/repo", "file": "model.bin"}, ("source.file", "BAD_FORMAT")),
         ({"path": "tmp"}, ("source.path", "BAD_FORMAT")),
         ({"path": "/no/such/thing"}, ("source.path", "PATH_NOT_FOUND")),
         ({"path": "/" + "x" * 4000}, ("source.path", "PATH_NOT_FOUND")),
@@ -52,6 +72,22 @@ async def test_importing_a_model(rig: ApiRig, tmp_path: Path) -> None:
 async def test_bad_sources(rig: ApiRig, source: object, problem: tuple[str, str]) -> None:
     reply = await rig.client.post(f"{BASE}/models", json={"name": "a", "modelType": "fineTune", "source": source})
     assert (reply.status_code, problems(reply)) == (400, [problem])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"huggingFace": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+        {"huggingFace": "01-ai/Yi_1.5", "revision": "refs/pr/1"},
+        {"huggingFace": "o/r", "revision": "0123456789abcdef0123456789abcdef01234567", "file": "r-Q4_K.gguf"},
+    ],
+)
+async def test_importing_from_the_hub(rig: ApiRig, source: dict[str, str]) -> None:
+    body = {"name": "a", "modelType": "openSource", "source": source}
+    reply = await rig.client.post(f"{BASE}/models", json=body)
+    assert reply.status_code == 201
+    model = (await rig.client.get(f"{BASE}/models/{reply.json()['modelId']}")).json()
+    assert (model["state"], model["source"]) == ("Importing", source)
 
 
 async def test_an_import_from_outside_the_roots_and_of_an_unknown_base(tmp_path: Path) -> None:
@@ -88,7 +124,7 @@ async def test_models(rig: ApiRig) -> None:
 
     shown = (await rig.client.get(f"{BASE}/models/{models[0].model_id}")).json()
     assert shown.keys() == {
-        *("modelId", "name", "modelType", "state", "source", "baseModelId", "sizeBytes", "card"),
+        *("modelId", "name", "modelType", "state", "source", "baseModelId", "sizeBytes", "card", "deployConfig"),
         *("reason", "message", "createdOn", "lMod"),
     }
     assert (shown["state"], shown["card"]["architecture"]) == ("Ready to Deploy", "LlamaForCausalLM")
@@ -96,6 +132,20 @@ async def test_models(rig: ApiRig) -> None:
     reply = await rig.client.delete(f"{BASE}/models/{models[0].model_id}")
     assert reply.json() == {"modelId": models[0].model_id, "deleted": True, "freedBytes": 0}
     assert (await rig.client.get(f"{BASE}/models/{models[0].model_id}")).status_code == 404
+
+
+async def test_a_model_tells_all_that_its_files_told(rig: ApiRig) -> None:
+    window = Dimensions(width=8, heads=4, kv_heads=2, head_width=2, inner=32, window=4096, window_layers=1)
+    told = replace(CARD, dimensions=window, tokenizer_kind="BPE", tokenizer_size=3, active_parameters=2)
+    model = await rig.ready_model(card=replace(told, generation_defaults={"top_p": 0.9}, eos_token_ids=(2, 5)))
+    card = (await rig.client.get(f"{BASE}/models/{model.model_id}")).json()["card"]
+    assert card.keys() == {
+        *("architecture", "family", "parameters", "activeParameters", "weightsBytes", "dtype", "contextLength"),
+        *("slidingWindow", "vocabSize", "layers", "tokenizerKind", "tokenizerSize", "chatTemplate"),
+        *("generationDefaults", "eosTokenIds", "licence", "adapter"),
+    }
+    assert (card["slidingWindow"], card["tokenizerKind"], card["activeParameters"]) == (4096, "BPE", 2)
+    assert (card["generationDefaults"], card["eosTokenIds"]) == ({"top_p": 0.9}, [2, 5])
 
 
 async def test_a_deployed_model_stays(rig: ApiRig) -> None:

@@ -33,6 +33,7 @@ from dockyard.services.context import Context, Policy
 from dockyard.services.deploy_checks import DeployWish
 from dockyard.services.downloads import Downloads
 from dockyard.services.keyring import LiveKeyring
+from dockyard.services.upload_files import UploadFiles
 
 CARD = ModelCard(
     architecture="LlamaForCausalLM",
@@ -94,8 +95,12 @@ class FakePreparer:
     def artifact_dir(self, key: str) -> str:
         return f"/artifacts/{key}"
 
+    async def stored(self) -> Mapping[str, int]:
+        return dict.fromkeys(self.artifacts, 10)
+
     async def discard(self, key: str) -> int:
         self.discarded.append(key)
+        self.artifacts.discard(key)
         return 10
 
     async def clean_scratch(self) -> None:
@@ -217,6 +222,7 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
         router=router,
         keyring=LiveKeyring(store, clock),
         downloads=Downloads(world.exports, b"secret", "http://test"),
+        uploads=UploadFiles(world.folder / "uploads"),
         host=lambda: stage.host,
         policy=Policy(),
         wake=lambda: None,

@@ -41,7 +41,7 @@ def test_every_command_of_the_api_has_the_common_options() -> None:
 def test_the_published_commands_are_there() -> None:
     expected = {
         *("serve", "deploy", "undeploy", "status", "chat", "devices", "version"),
-        *(f"models {name}" for name in ("import", "list", "show", "export", "delete")),
+        *(f"models {name}" for name in ("import", "list", "show", "export", "delete", "prune")),
         *(
             f"deployments {name}"
             for name in ("list", "show", "versions", "events", "replicas", "logs", "rollback", "set-timeout")

@@ -46,12 +46,16 @@ def test_a_damaged_artifact_gives_way(artifacts: Artifacts, tmp_path: Path) -> N
     assert (artifacts.folder(KEY) / "w").read_bytes() == b"weights"
 
 
-def test_discarding_frees_the_bytes_once(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_what_is_buried_is_gone_in_one_step_and_once(artifacts: Artifacts, tmp_path: Path) -> None:
     artifacts.publish(tmp_path / "scratch" / "first", _built(tmp_path / "scratch" / "first"))
-    assert artifacts.discard(KEY, tmp_path / "scratch") > len(b"weights")
+    stored = artifacts.stored()
+    buried = artifacts.bury(KEY, tmp_path / "scratch")
+    assert buried is not None
+    assert {KEY: buried[1]} == stored
+    assert buried[1] > len(b"weights")
     assert not artifacts.has(KEY)
-    assert artifacts.discard(KEY, tmp_path / "scratch") == 0
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert artifacts.bury(KEY, tmp_path / "scratch") is None
+    assert list((tmp_path / "scratch").iterdir()) == [buried[0]]
 
 
 def test_scratch_in_use_stays_and_the_rest_goes(tmp_path: Path) -> None:

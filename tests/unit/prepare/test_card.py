@@ -19,30 +19,39 @@ GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100}
 # Bytes per token: 2 tensors × 2 bytes × 3 layers × heads of keys and values × width of a head.
 FULL, HALF, ONE = 2 * 2 * 3 * 4 * 16, 2 * 2 * 3 * 2 * 16, 2 * 2 * 3 * 1 * 16
 
+GROUPED = {**STANDARD, "num_key_value_heads": 2, "max_position_embeddings": 128}
+LIKE_LLAMA = (
+    "Arcee", "Cohere", "Cohere2", "Exaone4", "Granite", "GraniteMoe", "Llama", "Mistral", "Mixtral", "Olmo", "Olmo2",
+    "Olmo3", "Olmoe", "Phi3", "Qwen2", "Qwen2Moe", "SmolLM3", "StableLm", "Starcoder2",
+)  # fmt: skip
+WIDE_HEADS = ("Gemma2", "Gemma3", "Glm", "Glm4", "Qwen3", "Qwen3Moe")
+BART = {"d_model": 64, "decoder_layers": 3, "encoder_layers": 9, "decoder_attention_heads": 4, "vocab_size": 100}
+T5 = {"d_model": 64, "num_layers": 9, "num_decoder_layers": 3, "num_heads": 4, "d_kv": 16, "vocab_size": 100}
+LIKE_BART = (
+    "BartForConditionalGeneration", "M2M100ForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel",
+    "PegasusForConditionalGeneration",
+)  # fmt: skip
+
 SHAPES: dict[str, tuple[dict[str, Any], int | None, int]] = {
     "GPT2LMHeadModel": ({**GPT2, "n_positions": 128, "n_ctx": 128}, 128, FULL),
     "OPTForCausalLM": ({**STANDARD, "max_position_embeddings": 128}, 128, FULL),
     "BloomForCausalLM": ({"hidden_size": 64, "n_layer": 3, "n_head": 4, "vocab_size": 100}, None, FULL),
-    "LlamaForCausalLM": ({**STANDARD, "num_key_value_heads": 2, "max_position_embeddings": 128}, 128, HALF),
-    "MistralForCausalLM": ({**STANDARD, "num_key_value_heads": 2, "max_position_embeddings": 128}, 128, HALF),
-    "Qwen2ForCausalLM": ({**STANDARD, "num_key_value_heads": 2, "max_position_embeddings": 128}, 128, HALF),
-    "Qwen3ForCausalLM": (
-        {**STANDARD, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 128}, 128, 2 * HALF),
     "GemmaForCausalLM": (
         {**STANDARD, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 128}, 128, 2 * ONE),
-    "Gemma2ForCausalLM": (
-        {**STANDARD, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 128}, 128, 2 * HALF),
     "PhiForCausalLM": ({**STANDARD, "num_key_value_heads": None, "max_position_embeddings": 128}, 128, FULL),
-    "Phi3ForCausalLM": ({**STANDARD, "num_key_value_heads": 2, "max_position_embeddings": 128}, 128, HALF),
     "GPTJForCausalLM": ({**GPT2, "n_positions": 128}, 128, FULL),
     "GPTNeoForCausalLM": (
         {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "vocab_size": 100, "max_position_embeddings": 128},
         128, FULL),
     "GPTNeoXForCausalLM": ({**STANDARD, "max_position_embeddings": 128}, 128, FULL),
     "FalconForCausalLM": ({**STANDARD, "multi_query": True, "num_kv_heads": 4}, 2048, ONE),
-    "T5ForConditionalGeneration": (
-        {"d_model": 64, "num_layers": 9, "num_decoder_layers": 3, "num_heads": 4, "d_kv": 16, "vocab_size": 100},
-        None, FULL),
+    "CodeGenForCausalLM": ({**GPT2, "n_positions": 128, "n_ctx": 128}, 128, FULL),
+    "GPTBigCodeForCausalLM": ({**GPT2, "n_positions": 128, "multi_query": True}, 128, ONE),
+    "MptForCausalLM": ({"d_model": 64, "n_layers": 3, "n_heads": 4, "max_seq_len": 128, "vocab_size": 100}, 128, FULL),
+    **{f"{name}ForCausalLM": (GROUPED, 128, HALF) for name in LIKE_LLAMA},
+    **{f"{name}ForCausalLM": ({**GROUPED, "head_dim": 32}, 128, 2 * HALF) for name in WIDE_HEADS},
+    **{name: ({**BART, "max_position_embeddings": 128}, 128, FULL) for name in LIKE_BART},
+    **{f"{name}ForConditionalGeneration": (T5, None, FULL) for name in ("T5", "MT5", "UMT5")},
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.artifacts import Artifacts
-from dockyard.prepare.gguf_llama import llama3_factors
+from dockyard.prepare.gguf_weights import llama3_factors
 from dockyard.prepare.import_task import run_import
 from dockyard.prepare.reporting import Reporter
 from dockyard.protocols.preparation import ImportTask, Outcome, PathSource
@@ -128,7 +128,7 @@ def test_other_rotary_factors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tiny", "reason", "words"),
     [
-        (TinyGguf(architecture="qwen3"), Reason.GGUF_ARCHITECTURE_NOT_SUPPORTED, "llama architecture only"),
+        (TinyGguf(architecture="gemma2"), Reason.GGUF_ARCHITECTURE_NOT_SUPPORTED, "llama, qwen2, qwen3, gemma, phi3"),
         (TinyGguf(numbers={"llama.expert_count": 8}), Reason.GGUF_ARCHITECTURE_NOT_SUPPORTED, "experts"),
         (TinyGguf(pre="default"), Reason.TOKENIZER_MISSING, "smollm"),
         (TinyGguf(numbers={"split.count": 2}), Reason.WEIGHTS_MISSING, "merge"),

@@ -53,6 +53,9 @@ def test_no_tensor_at_all_is_sound() -> None:
             },
             4,
         ),
+        ({"a": {"dtype": "U8", "shape": [1] * 33, "data_offsets": [0, 1]}}, 1),
+        ({"a": {"dtype": "U8", "shape": [99] * 200_000, "data_offsets": [0, 1]}}, 1),  # hours, if it were multiplied
+        ({"a": {"dtype": "U8", "shape": [10**4000], "data_offsets": [0, 1]}}, 1),
         ({"a": []}, 0),
         ({"a": None}, 0),
         ([], 0),

@@ -53,7 +53,18 @@ def test_the_templates_own_refusal_is_the_clients_error() -> None:
     assert caught.value.field == "messages"
 
 
-@pytest.mark.parametrize("source", ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ 1 / 0 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ messages[0].content * 10000000 }}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
+)
 def test_the_sandbox_holds(source: str) -> None:
     with pytest.raises(Invalid):
         render(source)
@@ -88,3 +99,50 @@ def test_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
 
 def test_a_folder_without_one(tmp_path: Path) -> None:
     assert find_chat_template(tmp_path, FixedClock()) is None
+
+
+LONG = "{% if messages[0]['content'] == 'slow' %}BODY{% endif %}{{ messages[0]['content'] }}"
+ENDLESS = (
+    "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+    "{% for a in [[[]]] recursive %}{{ loop([a, a, a]) if loop.depth < 40 }}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("body", ENDLESS)
+def test_a_template_that_loops_on_certain_messages_only_is_stopped(body: str) -> None:
+    template = ChatTemplate(LONG.replace("BODY", body), {}, FixedClock())
+    assert template.render(HELLO) == "hello"
+    with pytest.raises(Invalid, match="turns of its loops"):
+        template.render([{"role": "user", "content": "slow"}])
+    assert template.render(HELLO) == "hello"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+        "{{ '%999999999d'|format(1) }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ '{:{w}}'.format(1, w=999999999) }}",
+        "{{ 'a'.center(999999999) }}",
+        "{{ 'a'|center(999999999) }}",
+        "{{ 'a\n'|indent(999999999) }}",
+        "{{ '{n:{w}}'.format_map({'n': 1, 'w': 999999999}) }}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    ],
+)
+def test_texts_without_end_are_refused(hostile: str) -> None:
+    with pytest.raises(Invalid, match="refused"):
+        render(hostile)
+
+
+def test_what_is_usual_passes() -> None:
+    usual = (
+        "{{ '%5.1f|%s' % (1.5, 'a') }}{{ 1 + 2 }}{{ 'a' ~ 7 ~ 'b' }}{{ 'x'.ljust(3) }}{{ 20260205 % 7 }}",
+        "{{ '%s'|format('99999%') }}{{ '{}'.format(123456) }}{{ messages[0]['content'] ~ ' 100000 %' }}",
+    )
+    assert [render(text) for text in usual] == ["  1.5|a3a7bx  0", "99999%123456hello 100000 %"]

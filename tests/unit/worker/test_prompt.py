@@ -70,7 +70,14 @@ def test_an_encoder_may_be_filled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "context_length", "room"), [("decoder", 10, 4), ("decoder", None, 8), ("encoder_decoder", 10, 8)]
+    ("family", "context_length", "room"),
+    [
+        ("decoder", 10, 4),
+        ("decoder", None, 8),
+        ("encoder_decoder", 10, 8),
+        ("encoder_decoder", 9, 7),  # its own positions, not what the prompt leaves; two are its start's
+        ("encoder_decoder", None, 8),
+    ],
 )
 def test_max_tokens_is_capped_to_the_room_left(family: str, context_length: int | None, room: int) -> None:
     assert prompts(family, context_length).max_tokens(6, 8) == room

@@ -1,21 +1,25 @@
-"""Models: import, list, show, delete."""
+"""Models: import, list, show, delete, and what they leave behind."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
 from dockyard.api.access import Caller, needs
-from dockyard.api.route import Ctx, Route
+from dockyard.api.route import Ctx, Route, UnknownParameters
 from dockyard.api.wire.base import unknown_fields
 from dockyard.api.wire.deploy import AcceptedOut
 from dockyard.api.wire.deployments import DeploymentOut, DeploymentsOut
-from dockyard.api.wire.fields import OneOf
+from dockyard.api.wire.fields import OneOf, QueryFlag, QueryInteger
 from dockyard.api.wire.models import IMPORT_EXAMPLES, ImportIn, ModelDeletedOut, ModelOut, ModelsOut
+from dockyard.api.wire.pruning import PruneOut
 from dockyard.api.wire.query import DEFAULT_LIMIT, Cursor, Limit, ModelId
 from dockyard.domain.access import Scope
 from dockyard.domain.lifecycle import ModelState
+from dockyard.domain.spec import Bounds
 from dockyard.services.deployments import list_deployments
 from dockyard.services.models import delete_model, get_model, import_model, list_models
+from dockyard.services.pruning import UNUSED_DAYS, prune_artifacts
 
 router = APIRouter(route_class=Route, tags=["Models"])
 
@@ -64,6 +68,31 @@ async def show(ctx: Ctx, model_id: ModelId) -> ModelOut:
 async def delete(ctx: Ctx, model_id: ModelId) -> ModelDeletedOut:
     """Delete a model that nothing serves, with its files and its undeployed deployments."""
     return ModelDeletedOut(model_id=model_id, freed_bytes=await delete_model(ctx, model_id))
+
+
+@router.post(
+    "/artifacts/prune",
+    summary="Prune artifacts",
+    operation_id="pruneArtifacts",
+    dependencies=[needs(Scope.DELETE)],
+)
+async def prune(
+    ctx: Ctx,
+    unknown: UnknownParameters,
+    unused_days: Annotated[
+        int,
+        QueryInteger(Bounds(0, 3650)),
+        Query(alias="unusedDays", description="What a version ran on within so many days stays."),
+    ] = UNUSED_DAYS,
+    dry_run: Annotated[
+        bool, QueryFlag(), Query(alias="dryRun", description="Remove nothing, reply with what would be.")
+    ] = False,
+) -> PruneOut:
+    """Remove stored files that nobody needs: converted or merged ones that nothing runs on and nothing ran on for
+    long, those of no model, and those that a killed server left. Files that a model was imported from stay.
+    """
+    pruning = await prune_artifacts(ctx, timedelta(days=unused_days), dry_run=dry_run)
+    return PruneOut.of(pruning, dry_run=dry_run, warnings=unknown)
 
 
 @router.get(

@@ -117,6 +117,9 @@ class DeployIn(WireIn):
     model_type: Annotated[Any, Ignored()] = Field(
         default=None, description="Informational, as `deployconfig.json` of an export has it: the query counts."
     )
+    base_model: Annotated[Any, Ignored()] = Field(
+        default=None, description="Informational, as `deployconfig.json` of an adapter has it."
+    )
     is_deployed_previously: Annotated[bool, Flag()] | None = Field(
         default=None, description="Informational: the server knows by itself, and warns when it knows otherwise."
     )
@@ -181,13 +184,19 @@ class AcceptedOut(WireOut):
 
 
 class MemoryOut(WireOut):
-    """Bytes of one replica on the device, by part; `hostTotalBytes` is what it takes of this host's memory."""
+    """Bytes of one replica on the device, by part, on all the GPUs that it uses together.
 
-    device_bytes: int = Field(description="What the device has.")
+    `hostTotalBytes` is what it takes of this host's memory when the CPU stands in.
+    """
+
+    device_bytes: int = Field(description="What the GPUs that it uses have.")
+    gpu_bytes: int = Field(description="What one of them has.")
     weights_bytes: int
     cache_bytes: int = Field(description="Keys and values of one full batch of `contextLength` tokens each.")
-    overhead_bytes: int
+    work_bytes: int = Field(description="What computing the prompts of such a batch takes beside them.")
+    overhead_bytes: int = Field(description="The engine's own.")
     total_bytes: int
+    bytes_each: int = Field(description="On each GPU: it fits if that is at most 92 % of `gpuBytes`.")
     context_length: int
     host_total_bytes: int
 
@@ -211,6 +220,7 @@ class PlanOut(WireOut):
     compute_type: str
     runs_on: str
     device_type: str
+    tensor_parallel: int = Field(description="How many of the device's GPUs share one replica.")
     memory: MemoryOut
     artifact_cached: bool = Field(description="Whether the converted weights are there already.")
     estimated_hourly_cost: CostOut
@@ -220,6 +230,7 @@ class PlanOut(WireOut):
     @classmethod
     def of(cls, plan: DeployPlan) -> "PlanOut":
         need = plan.device_need
+        gpu_bytes = DEVICES[plan.spec.device_type].gpu_bytes
         return cls(
             model_id=plan.model.model_id,
             version=plan.deployment_version,
@@ -228,12 +239,16 @@ class PlanOut(WireOut):
             compute_type=plan.runtime.compute_type,
             runs_on=plan.runtime.runs_on,
             device_type=plan.spec.device_type,
+            tensor_parallel=need.gpus,
             memory=MemoryOut(
-                device_bytes=DEVICES[plan.spec.device_type].total_gpu_bytes,
+                device_bytes=gpu_bytes * need.gpus,
+                gpu_bytes=gpu_bytes,
                 weights_bytes=need.weights_bytes,
                 cache_bytes=need.cache_bytes,
+                work_bytes=need.work_bytes,
                 overhead_bytes=need.overhead_bytes,
                 total_bytes=need.total_bytes,
+                bytes_each=need.bytes_each,
                 context_length=need.context_length,
                 host_total_bytes=plan.host_need.total_bytes,
             ),

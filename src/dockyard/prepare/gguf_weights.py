@@ -1,4 +1,4 @@
-"""Llama weights and config out of a GGUF file: dequantized block by block, in the order that Transformers expects.
+"""Weights and config of Llama and its kin out of a GGUF file: dequantized block by block, as Transformers has them.
 
 One type for all tensors: float16, unless every matrix is stored as float32 or as bfloat16, which is then kept.
 """
@@ -16,41 +16,29 @@ from gguf.quants import dequantize
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.files import ArtifactFile, OnBytes
 from dockyard.prepare.gguf_file import GgufFile
+from dockyard.prepare.gguf_kinds import OUTSIDE
 from dockyard.prepare.manifest import FileEntry
 
 _BLOCK_ELEMENTS = 1 << 22  # 16 MiB as float32
 _SAFETENSORS_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
-_OUTSIDE = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_IN_LAYER = {
-    "attn_norm.weight": "input_layernorm.weight",
-    "attn_q.weight": "self_attn.q_proj.weight",
-    "attn_k.weight": "self_attn.k_proj.weight",
-    "attn_v.weight": "self_attn.v_proj.weight",
-    "attn_output.weight": "self_attn.o_proj.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-    "ffn_gate.weight": "mlp.gate_proj.weight",
-    "ffn_up.weight": "mlp.up_proj.weight",
-    "ffn_down.weight": "mlp.down_proj.weight",
-}
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A tensor of the GGUF file and what it becomes. `rotary_heads`: its rows were permuted within so many heads."""
+    """A tensor of the GGUF file and what it becomes. `rotary_heads`: its rows were permuted within so many heads;
+    `plus`: what its values are greater by.
+    """
 
     tensor: ReaderTensor
     name: str
     shape: tuple[int, ...]
     rotary_heads: int | None = None
+    plus: float = 0.0
 
 
-def llama_config(gguf: GgufFile, dtype: str) -> dict[str, Any]:
+def model_config(gguf: GgufFile, dtype: str) -> dict[str, Any]:
     """`config.json` as Transformers writes it. Raises `Failed` for what it cannot express."""
     heads = gguf.number("attention.head_count")
     width = gguf.number("embedding_length")
@@ -58,8 +46,8 @@ def llama_config(gguf: GgufFile, dtype: str) -> dict[str, Any]:
     if gguf.number("rope.dimension_count", head_width) != head_width:
         raise _cannot("it rotates only a part of each head")
     config: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [gguf.kind.architecture],
+        "model_type": gguf.kind.model_type,
         "dtype": dtype,
         "hidden_size": width,
         "intermediate_size": gguf.number("feed_forward_length"),
@@ -67,17 +55,15 @@ def llama_config(gguf: GgufFile, dtype: str) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": gguf.number("attention.head_count_kv", heads),
         "head_dim": head_width,
-        "hidden_act": "silu",
         "max_position_embeddings": gguf.number("context_length"),
         "rms_norm_eps": gguf.real("attention.layer_norm_rms_epsilon"),
         "rope_theta": gguf.real("rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(gguf, head_width),
-        "attention_bias": False,
-        "mlp_bias": False,
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
         "vocab_size": _rows(gguf, "token_embd.weight"),
     }
-    return config
+    window = gguf.find_own("attention.sliding_window")
+    return {**config, **gguf.kind.constants, **({"sliding_window": window} if window else {})}
 
 
 def plan_weights(gguf: GgufFile, config: Mapping[str, Any]) -> list[Placement]:
@@ -86,7 +72,7 @@ def plan_weights(gguf: GgufFile, config: Mapping[str, Any]) -> list[Placement]:
     planned = {placement.tensor.name for placement in placements} | {_ROPE_FACTORS}
     unknown = sorted(gguf.tensors.keys() - planned)
     if unknown:
-        raise _cannot(f"it has tensors that the Llama architecture here does not know, such as {unknown[0][:100]}")
+        raise _cannot(f"it has tensors that the architecture here does not know, such as {unknown[0][:100]}")
     return placements
 
 
@@ -115,27 +101,41 @@ def weight_bytes(placements: list[Placement], dtype: str) -> int:
 
 
 def _placements(gguf: GgufFile, config: Mapping[str, Any]) -> Iterator[Placement]:
+    width, kind = config["hidden_size"], gguf.kind
+    shapes = _shapes(config)
+    rotary = {"attn_q.weight": config["num_attention_heads"], "attn_k.weight": config["num_key_value_heads"]}
+    yield _place(gguf, "token_embd.weight", OUTSIDE["token_embd.weight"], (config["vocab_size"], width))
+    for layer in range(config["num_hidden_layers"]):
+        for theirs, ours in kind.in_layer.items():
+            heads = rotary.get(theirs) if kind.interleaved else None
+            yield _place(gguf, f"blk.{layer}.{theirs}", f"model.layers.{layer}.{ours}", shapes[theirs], heads)
+    yield _place(gguf, "output_norm.weight", OUTSIDE["output_norm.weight"], (width,))
+    if not config["tie_word_embeddings"]:
+        yield _place(gguf, "output.weight", OUTSIDE["output.weight"], (config["vocab_size"], width))
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a layer's tensors, as Transformers has them."""
     width, inner, head_width = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    shapes: dict[str, tuple[int, ...]] = {
+    queries, keys = config["num_attention_heads"] * head_width, config["num_key_value_heads"] * head_width
+    fused = config["model_type"] == "phi3"
+    return {
         "attn_norm.weight": (width,),
-        "attn_q.weight": (heads * head_width, width),
-        "attn_k.weight": (kv_heads * head_width, width),
-        "attn_v.weight": (kv_heads * head_width, width),
-        "attn_output.weight": (width, heads * head_width),
+        "attn_q.weight": (queries, width),
+        "attn_q.bias": (queries,),
+        "attn_q_norm.weight": (head_width,),
+        "attn_k.weight": (keys, width),
+        "attn_k.bias": (keys,),
+        "attn_k_norm.weight": (head_width,),
+        "attn_v.weight": (keys, width),
+        "attn_v.bias": (keys,),
+        "attn_qkv.weight": (queries + 2 * keys, width),
+        "attn_output.weight": (width, queries),
         "ffn_norm.weight": (width,),
         "ffn_gate.weight": (inner, width),
-        "ffn_up.weight": (inner, width),
+        "ffn_up.weight": (2 * inner if fused else inner, width),
         "ffn_down.weight": (width, inner),
     }
-    yield _place(gguf, "token_embd.weight", _OUTSIDE["token_embd.weight"], (config["vocab_size"], width))
-    for layer in range(config["num_hidden_layers"]):
-        for theirs, ours in _IN_LAYER.items():
-            rotary = {"attn_q.weight": heads, "attn_k.weight": kv_heads}.get(theirs)
-            yield _place(gguf, f"blk.{layer}.{theirs}", f"model.layers.{layer}.{ours}", shapes[theirs], rotary)
-    yield _place(gguf, "output_norm.weight", _OUTSIDE["output_norm.weight"], (width,))
-    if not config["tie_word_embeddings"]:
-        yield _place(gguf, "output.weight", _OUTSIDE["output.weight"], (config["vocab_size"], width))
 
 
 def _place(
@@ -147,7 +147,8 @@ def _place(
     found = tuple(int(size) for size in reversed(tensor.shape))  # GGUF counts the innermost dimension first
     if found != shape:
         raise _damaged(f"the tensor {theirs} has the shape {found} where its metadata says {shape}")
-    return Placement(tensor, ours, shape, rotary_heads)
+    plus = 1.0 if gguf.kind.norms_plus_one and theirs.endswith("norm.weight") else 0.0
+    return Placement(tensor, ours, shape, rotary_heads, plus)
 
 
 def _blocks(placement: Placement) -> Iterator[np.ndarray]:
@@ -158,7 +159,7 @@ def _blocks(placement: Placement) -> Iterator[np.ndarray]:
     """
     data, kind = placement.tensor.data, placement.tensor.tensor_type
     if len(placement.shape) == 1:
-        yield dequantize(data, kind)
+        yield dequantize(data, kind) - np.float32(placement.plus)
         return
     rows, columns = placement.shape
     order = np.arange(rows)
@@ -204,7 +205,7 @@ def _header(placements: list[Placement], dtype: str) -> bytes:
 
 def _rope_scaling(gguf: GgufFile, head_width: int) -> dict[str, Any] | None:
     """Llama 3.1's scaling is stored as one factor per frequency; only the published parameters are recognized."""
-    kind = gguf.find("llama.rope.scaling.type")
+    kind = gguf.find_own("rope.scaling.type")
     factors = gguf.tensors.get(_ROPE_FACTORS)
     if factors is not None:
         stored = np.asarray(factors.data, dtype=np.float32)

@@ -1,0 +1,220 @@
+"""What one replica needs of memory, by part: weights, cache, what a step works with, and the engine itself.
+
+Each number of a CPU is made of what the engines' own code allocates and of constants that were measured against the
+peaks of real replicas (`python -m bench.memory_fit`; docs/concepts/devices-and-fit.md has the table).
+"""
+
+from dataclasses import dataclass
+
+from dockyard.domain.batching import rows_on_a_cpu
+from dockyard.domain.card import Dimensions, Family, ModelCard
+from dockyard.domain.devices import GIB, MIB
+from dockyard.domain.spec import EngineName
+
+# Bytes per parameter as computed. int8 keeps one float32 scale per row: about 2 % on top for rows of some hundred.
+_WEIGHT_BYTES = {
+    "float32": 4.0,
+    "float16": 2.0,
+    "bfloat16": 2.0,
+    "int8_float16": 1.02,
+    "int8_float32": 1.02,
+    "none": 0.0,
+}
+# Bytes of what is computed from the weights: keys and values, activations.
+_COMPUTED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_float16": 2, "int8_float32": 4, "none": 0}
+_CARD_KV_BYTES = 2  # the card counts keys and values in 16 bit
+
+# The engine's own memory without a model: interpreter and libraries; on a GPU the CUDA context and the kernels'
+# workspace. Measured for the CPU after a first generation with gpt2-kjv; the others are estimates.
+_OVERHEAD = {
+    (EngineName.CTRANSLATE2, "cpu"): 50 * MIB,
+    (EngineName.TRANSFORMERS, "cpu"): 372 * MIB,
+    (EngineName.VLLM, "cpu"): 2 * GIB,
+    (EngineName.ECHO, "cpu"): 48 * MIB,
+    (EngineName.CTRANSLATE2, "cuda"): 500 * MIB,
+    (EngineName.TRANSFORMERS, "cuda"): 900 * MIB,
+    (EngineName.VLLM, "cuda"): 2 * GIB,
+    (EngineName.ECHO, "cuda"): 0,
+}
+_TOKENIZER_ENTRY = 1024  # bytes: SmolLM2's 49,152 entries are 39 MiB in `tokenizers` and 8 in CTranslate2's vocabulary
+
+# CTranslate2 on a CPU packs each matrix for its products (MKL), and has both forms while it loads. In weights as
+# computed: resident, and most while loading. The stored type, where it is another, leaves so much of itself in between.
+_PACKED = {"float32": (1.13, 2.1), "int8_float32": (1.2, 2.0)}
+_UNPACKED = (1.0, 1.1)
+_PACKED_STORED = (0.8, 0.6)
+
+# The C library hands blocks above this back at once; smaller ones leave holes between those that stay (mallopt(3),
+# M_MMAP_THRESHOLD on 64 bit). Holes as a share of the cache whose growth makes them:
+_HOLE_LIMIT = 32 * MIB
+_HOLES = {EngineName.CTRANSLATE2: 0.25, EngineName.TRANSFORMERS: 1.4}
+
+# What Transformers gives no fused attention (its `_supports_sdpa`), or one with a mask for each head: there all scores
+# are in memory, so many times over. Measured on random models of 4 layers, 8 rows of 700 tokens.
+_EAGER = {
+    "BloomForCausalLM": 4,
+    "CodeGenForCausalLM": 4,
+    "FalconForCausalLM": 2,
+    "GPTJForCausalLM": 4,
+    "GPTNeoForCausalLM": 4,
+    "Gemma2ForCausalLM": 2,
+    "MptForCausalLM": 3,
+}
+
+_CHUNK_TOKENS = 8192  # vLLM computes a prompt in pieces of so many tokens at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """Bytes that one replica needs on all of its `gpus` together, by part. A CPU counts as one.
+
+    `context_length` in tokens is what cache and work were computed for.
+    """
+
+    weights_bytes: int
+    cache_bytes: int
+    work_bytes: int  # activations of a full batch's prompt, or what loading takes beyond the rest if that is more
+    overhead_bytes: int
+    context_length: int
+    gpus: int = 1
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.work_bytes + self.overhead_bytes
+
+    @property
+    def bytes_each(self) -> int:
+        """On each GPU."""
+        return -(-self.total_bytes // self.gpus)
+
+
+def memory_need(
+    card: ModelCard, engine: EngineName, compute: str, device_kind: str, batch: int, context: int, gpus: int = 1
+) -> MemoryNeed:
+    """What one replica needs for a full batch of `batch` rows of `context` tokens each, computing in `compute`.
+
+    On a CPU the reserve's rows come on top. `gpus` share the weights; each has the engine's overhead, and keys and
+    values of at least one head.
+    """
+    rows = rows_on_a_cpu(engine, batch) if device_kind == "cpu" else batch
+    row_bytes = cache_bytes_of_a_row(card, engine, compute, context, gpus)
+    cache = row_bytes * rows
+    weights, loading = _weights(card, engine, compute, device_kind)
+    # The reserve's rows begin when those of the batch are past their prompts.
+    work = _activations(card, engine, compute, batch, context, gpus) + _logits(card, batch) * gpus
+    if device_kind == "cpu":
+        work += _holes(card, engine, compute, batch, rows, context)
+    return MemoryNeed(
+        weights_bytes=weights,
+        cache_bytes=cache,
+        work_bytes=max(work, loading - weights - cache),
+        overhead_bytes=(_OVERHEAD[engine, device_kind] + _tokenizer(card, engine, device_kind)) * gpus,
+        context_length=context,
+        gpus=gpus,
+    )
+
+
+def cache_bytes_of_a_row(card: ModelCard, engine: EngineName, compute: str, context: int, gpus: int = 1) -> int:
+    """Keys and values of `context` tokens on all of `gpus`; an encoder-decoder has as many of the prompt."""
+    layers = max(1, card.layers)
+    windowed, window = _windowed_layers(card, engine), _dimensions(card).window or context
+    tokens_of_layers = (layers - windowed) * context + windowed * min(context, window)
+    scale = _COMPUTED_BYTES[compute] / _CARD_KV_BYTES * _copies_of_heads(card, engine, gpus)
+    own = card.kv_bytes_per_token * scale * tokens_of_layers / layers
+    return int(own + card.cross_kv_bytes_per_token * _COMPUTED_BYTES[compute] / _CARD_KV_BYTES * context)
+
+
+def _windowed_layers(card: ModelCard, engine: EngineName) -> int:
+    """Layers whose cache ends at the window: Transformers' cache is told each layer's kind.
+
+    CTranslate2 serves no context beyond a window (`ModelCard.plain_context`). vLLM's pool is counted as if it had none.
+    """
+    return min(card.layers, _dimensions(card).window_layers) if engine is EngineName.TRANSFORMERS else 0
+
+
+def _copies_of_heads(card: ModelCard, engine: EngineName, gpus: int) -> float:
+    """CTranslate2 keeps keys and values once for each head that asks; vLLM has at least one head of them on a GPU."""
+    dimensions = _dimensions(card)
+    if engine is EngineName.CTRANSLATE2:
+        return dimensions.heads / dimensions.kv_heads
+    return max(1.0, gpus / dimensions.kv_heads)
+
+
+def _weights(card: ModelCard, engine: EngineName, compute: str, device_kind: str) -> tuple[int, int]:
+    """Bytes that stay, and the most while loading."""
+    computed = card.parameters * _WEIGHT_BYTES[compute]
+    if device_kind != "cpu":
+        return int(computed), 0  # the host has what loading takes
+    stored = 0 if card.dtype == compute or compute.startswith("int8") else card.weights_bytes
+    if engine is EngineName.CTRANSLATE2:
+        (resident, most), (left, between) = _PACKED.get(compute, _UNPACKED), _PACKED_STORED
+        return int(resident * computed + left * stored), int(most * computed + between * stored)
+    return int(computed), int(computed) + stored  # the file stays mapped until all of it is converted
+
+
+def _activations(card: ModelCard, engine: EngineName, compute: str, batch: int, context: int, gpus: int) -> int:
+    """What the prompts of a full batch need beside weights and cache, in the layer that needs most."""
+    size, tokens = _COMPUTED_BYTES[compute], batch * context
+    shape = _dimensions(card)
+    if engine is EngineName.ECHO:
+        return 0
+    if engine is EngineName.VLLM:
+        tokens = min(tokens, max(context, _CHUNK_TOKENS))
+    if engine is not EngineName.CTRANSLATE2:
+        return size * tokens * (6 * shape.width * gpus + 4 * shape.inner) + _scores(card, engine, batch, context, size)
+    # Attention has its input, queries, what they find and the output; the feed-forward layers have two inner tensors,
+    # with int8 on a CPU a third one: the products before they are scaled.
+    attention = size * tokens * 6 * shape.width + _scores(card, engine, batch, context, size)
+    inner = 2 + (compute == "int8_float32")
+    return max(attention, size * tokens * (4 * shape.width + inner * shape.inner))
+
+
+def _scores(card: ModelCard, engine: EngineName, batch: int, context: int, size: int) -> int:
+    """Of every token for every other, where they are all in memory at once; else the mask alone."""
+    pairs = batch * context * context
+    of_heads = size * _dimensions(card).heads * pairs
+    by_distance = card.context_length is None and card.family is Family.ENCODER_DECODER  # T5 has a bias for each pair
+    if engine is EngineName.CTRANSLATE2:
+        return of_heads + (3 * of_heads // batch if by_distance else 0)  # made in three steps, for one row
+    if engine is EngineName.VLLM:
+        return 0
+    if card.architecture in _EAGER:
+        return _EAGER[card.architecture] * of_heads
+    if by_distance:
+        return 2 * of_heads  # the bias, and the same with the mask
+    return (1 + size) * pairs
+
+
+def _logits(card: ModelCard, batch: int) -> int:
+    """Of one step in float32, as computed and as sampled from."""
+    return 2 * 4 * batch * card.vocab_size
+
+
+def _holes(card: ModelCard, engine: EngineName, compute: str, batch: int, rows: int, context: int) -> int:
+    """Memory of a CPU that is free, and of no use, between blocks of the cache."""
+    share = _HOLES.get(engine, 0.0)
+    layers = max(1, card.layers)
+    if engine is EngineName.CTRANSLATE2:  # keys and values of a layer are two blocks
+        block = cache_bytes_of_a_row(card, engine, compute, context) * rows // (2 * layers)
+        return int(share * 2 * layers * min(block, _HOLE_LIMIT))
+    # Hidden states, which come and go between the blocks that stay.
+    hidden = max(1, _COMPUTED_BYTES[compute] * batch * context * _dimensions(card).width)
+    cache = cache_bytes_of_a_row(card, engine, compute, context) * batch
+    return int(share * cache * min(1.0, _HOLE_LIMIT / hidden))
+
+
+def _tokenizer(card: ModelCard, engine: EngineName, device_kind: str) -> int:
+    """Of the host's memory."""
+    if device_kind != "cpu" or engine is EngineName.ECHO:
+        return 0
+    return _TOKENIZER_ENTRY * max(card.vocab_size, card.tokenizer_size or 0)
+
+
+def _dimensions(card: ModelCard) -> Dimensions:
+    """Where they are not known, those of a decoder whose heads of 64 all have keys and values of their own."""
+    if card.dimensions is not None:
+        return card.dimensions
+    width = max(64, card.kv_bytes_per_token // (2 * _CARD_KV_BYTES * max(1, card.layers)))
+    heads = width // 64
+    known = 0 if card.family is Family.DECODER and not card.kv_bytes_per_token else width
+    return Dimensions(width=known, heads=heads, kv_heads=heads, head_width=64, inner=4 * known)

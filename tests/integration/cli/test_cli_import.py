@@ -1,0 +1,55 @@
+"""`dockyard models import`: what is asked of the API, and what the person reads next."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.cli.conftest import ApiDouble, Cli
+
+MODELS = "/api/public/models"
+JOB = "/api/public/dock-status/ds-1"
+ACCEPTED = {"modelId": "cm-1", "dockStatusId": "ds-1"}
+
+
+def test_a_repository_of_the_hub(cli: "Cli", double: "ApiDouble") -> None:
+    double.on("POST", MODELS, ACCEPTED)
+    double.on("GET", JOB, double.job(action="IMPORT"))
+    result = cli("models", "import", "org/Smol-LM", "--revision", "v1")
+    assert result.exit_code == 0
+    source = {"huggingFace": "org/Smol-LM", "revision": "v1"}
+    assert double.bodies("POST", MODELS) == [{"name": "Smol-LM", "modelType": "openSource", "source": source}]
+    assert "org/Smol-LM is no path here, so it is the hub's" in result.stderr
+    assert "dockyard deploy Smol-LM --name Smol-LM --device g5.xlarge" in result.stderr
+
+
+def test_what_comes_next_is_fit_for_a_shell(cli: "Cli", double: "ApiDouble") -> None:
+    double.on("POST", MODELS, ACCEPTED)
+    double.on("GET", JOB, double.job(action="IMPORT"))
+    result = cli("models", "import", "hf:org/t5", "--name", "Flan T5 (date)")
+    assert "dockyard deploy 'Flan T5 (date)' --name Flan-T5-date --device" in result.stderr
+    assert "no path here" not in result.stderr
+
+
+def test_a_failed_import_says_how_to_go_on(cli: "Cli", double: "ApiDouble") -> None:
+    double.on("POST", MODELS, ACCEPTED)
+    told = "org/repo is gated: open its page"
+    failed = double.job("FAILED", action="IMPORT", modelId="cm-1", message=told, reason="HUB_REPOSITORY_GATED")
+    double.on("GET", JOB, failed)
+    result = cli("models", "import", "hf:org/repo")
+    assert result.exit_code == 1
+    assert f"{told} (HUB_REPOSITORY_GATED)" in result.stderr
+    assert "dockyard models delete cm-1" in result.stderr
+
+
+def test_a_failed_model_is_shown_with_the_way_on(cli: "Cli", double: "ApiDouble") -> None:
+    source = {"huggingFace": "org/repo", "revision": "main", "commit": "a" * 40}
+    double.on("GET", f"{MODELS}/cm-1", double.model(state="Import Failed", source=source))
+    result = cli("models", "show", "cm-1")
+    assert f"source.commit\t{'a' * 40}" in result.stdout
+    assert "dockyard models delete cm-1" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("hf:repo",), ("/srv/t5", "--revision", "main")])
+def test_wrong_usage(cli: "Cli", arguments: tuple[str, ...]) -> None:
+    assert cli("models", "import", *arguments).exit_code == 2
