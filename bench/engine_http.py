@@ -38,8 +38,11 @@ class Workload:
 
     @property
     def of_a_slow_peer(self) -> "Workload":
-        """`transformers serve` makes a third of what its library makes: a round would be minutes of it alone."""
-        return Workload(max(8, self.tokens // 4), 1)
+        """`transformers serve` makes a third of what its library makes: a round would be minutes of it alone.
+
+        Two batches at least: its replies do not come batch by batch, and the edges of one would fall together.
+        """
+        return Workload(max(8, self.tokens // 4), 2)
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,8 @@ async def _rest(server: SoakServer, deployed: Sequence[Deployed], plan: Plan) ->
             process = psutil.Process(server.pid)
             before, since = (-1, -1), loop.time()
             while loop.time() < since + plan.settled_s:
-                # Before the questions, whose connections the server may still be closing after them. Spares are among the
-                # processes, so no number is right.
+                # Before the questions: the server may still be closing their connections after them. Spares are among
+                # the processes, so no number is right.
                 counts = (process.num_fds(), len(server.workers()))
                 states = {one.name: [r["state"] for r in await server.replicas(one.deployment_id)] for one in deployed}
                 state = f"replicas {states}, {counts[0]} descriptors, {counts[1]} processes"

@@ -14,7 +14,7 @@ from typing import Self
 
 import httpx
 from bench.outcome import ROOT
-from bench.processes import BenchFailed, Usage, end, end_all, free_port, start, started_by, tail, usage
+from bench.processes import BenchFailed, Usage, end, end_all, free_port, start, started_by, tail, tree, usage
 
 
 def environment_python(name: str) -> Path:
@@ -84,8 +84,9 @@ class PeerServer:
         self.close()
 
     def usage(self) -> Usage:
-        """Of all its processes."""
-        return usage(started_by(self.marker))
+        """Of all its processes, those included that have written over their environment, as vLLM's do."""
+        below = tree(self._process.pid) if self._process else []
+        return usage([*below, *started_by(self.marker)])
 
     def close(self) -> None:
         if self._process is not None:
