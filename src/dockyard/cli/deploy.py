@@ -1,6 +1,7 @@
 """dockyard deploy and undeploy."""
 
 import json
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -101,9 +102,10 @@ def deploy(
     reply = session.client.call("POST", "models", found["modelId"], "deploy", params=params, body=body)
     if dry_run:
         session.out.record(reply)
-        session.out.note("a dry run: nothing was started")
+        session.out.note("a dry run: nothing was started; the same without --dry-run deploys it")
     elif wait:
         follow_job(session, reply["dockStatusId"])
+        session.out.note(f"ask it with: {_chat_command(found, body['name'])}")
     else:
         announce(session, reply)
 
@@ -121,8 +123,16 @@ def undeploy(
     reply = session.client.call("POST", "models", found["modelId"], "undeploy", params={"name": name})
     if wait:
         follow_job(session, reply["dockStatusId"])
+        if name is None:
+            session.out.note(f"the model stays; to free its disk space: dockyard models delete {found['modelId']}")
     else:
         announce(session, reply)
+
+
+def _chat_command(model: dict[str, Any], deployment: str) -> str:
+    card = model.get("card") or {}
+    completion = "" if card.get("chatTemplate") else "--completion "  # without a template the chat route is a 400
+    return f"dockyard chat {completion}{shlex.quote(deployment)} 'TEXT'"
 
 
 def _exported(model: dict[str, Any]) -> dict[str, Any]:

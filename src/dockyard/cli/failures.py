@@ -59,23 +59,31 @@ class ApiRefused(CommandFailed):
         return any(problem.reason == reason for problem in self.problems)
 
 
+_OTHER_SOURCES = (
+    "a model of this machine goes as a tar or zip: `dockyard models import FOLDER.tar`, one of the hub as hf:org/repo"
+)
+
 # What to do next, where the API's own sentence cannot know it: which command of this program helps.
 _HINTS = {
     "NO_KEY": "give one with --api-key or DOCKYARD_API_KEY; the server's machine keeps one in <data-dir>/admin-key",
     "UNKNOWN_KEY": "give another key with --api-key or DOCKYARD_API_KEY, or make one: `dockyard keys create --app APP`",
     "MISSING_SCOPE": "use a key of another app, or give this one the scope: `dockyard keys apps change APP --scope …`",
+    "NOT_FOUND": "see what there is: `dockyard models list`, `dockyard deployments list`, `dockyard status`",
     "MODEL_NOT_READY": "see how its import goes: `dockyard models show MODEL`",
     "JOB_IN_PROGRESS": "see it with `dockyard status`, wait with `--watch`, or end it with `--cancel`",
     "NAME_TAKEN": "see what is deployed: `dockyard deployments list`",
     "NOT_DEPLOYED": "see what is deployed: `dockyard deployments list`",
     "STILL_DEPLOYED": "that is `dockyard undeploy MODEL --wait`",
-    "DOES_NOT_FIT_DEVICE": "see the devices and their memory: `dockyard devices`",
+    "DOES_NOT_FIT_DEVICE": "take another of `dockyard devices`, or a smaller --max-batch-size; a part of a device's "
+    "memory is the driver's and cannot be planned with",
     "DEVICE_NOT_AVAILABLE": "see the devices and what the host has: `dockyard devices`",
     "model_not_found": "see what is deployed: `dockyard deployments list`",  # OpenAI's spelling
     "MODEL_NOT_SERVED": "see what is deployed: `dockyard deployments list`",
     "NO_CHAT_TEMPLATE": "let it continue your text instead: `dockyard chat --completion DEPLOYMENT TEXT`",
     "NO_REPLICA": "see why: `dockyard deployments show DEPLOYMENT`",
-    "PATH_NOT_ALLOWED": "the server's DOCKYARD_IMPORT_ROOTS names the folders that models may come from",
+    "PATH_NOT_FOUND": f"check the path; {_OTHER_SOURCES}",
+    "PATH_NOT_ALLOWED": "the server's DOCKYARD_IMPORT_ROOTS names the folders that models may come from; "
+    + _OTHER_SOURCES,
 }
 
 

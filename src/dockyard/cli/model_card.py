@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dockyard.cli.output import size_text
+
 _UNITS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
@@ -20,7 +22,7 @@ def readable_model(model: Mapping[str, Any]) -> dict[str, Any]:
         "base model": model.get("baseModelId"),
         "exported as": (model.get("deployConfig") or {}).get("name"),
         **(_card_lines(card) if card else {}),
-        "size on disk": _size(model["sizeBytes"]) if model.get("sizeBytes") else None,
+        "size on disk": size_text(model["sizeBytes"]) if model.get("sizeBytes") else None,
         "imported": model["createdOn"],
     }
     return {name: value for name, value in lines.items() if value not in (None, "")}
@@ -32,7 +34,7 @@ def _card_lines(card: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architecture": f"{card['architecture']} ({card['family'].replace('_', '-')}, {card['layers']} layers)",
         "parameters": _count(card["parameters"]) + (f", {_count(active)} of them for each token" if active else ""),
-        "weights": f"{_size(card['weightsBytes'])} in {card['dtype']}" if card["weightsBytes"] else None,
+        "weights": f"{size_text(card['weightsBytes'])} in {card['dtype']}" if card["weightsBytes"] else None,
         "adapter": f"rank {adapter['rank']} on {', '.join(adapter['modules'])}" if adapter else None,
         "context": _context(card),
         "tokenizer": _tokenizer(card),
@@ -61,7 +63,3 @@ def _count(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.4g} {letter}"
     return str(number)
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"

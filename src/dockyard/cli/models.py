@@ -10,7 +10,7 @@ from dockyard.cli.command import Session, command
 from dockyard.cli.download import fetch, free_target
 from dockyard.cli.lookup import get_model
 from dockyard.cli.model_card import readable_model
-from dockyard.cli.output import cells
+from dockyard.cli.output import cells, size_text
 from dockyard.cli.source import read_source
 from dockyard.cli.upload import is_archive, upload
 from dockyard.cli.watch import announce, follow_job
@@ -33,7 +33,10 @@ def import_(
         ),
     ],
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the source's last part.")] = None,
-    model_type: Annotated[str, typer.Option("--type", help="openSource or fineTune.")] = "openSource",
+    model_type: Annotated[
+        str | None,
+        typer.Option("--type", help="openSource or fineTune.", show_default="openSource, with --base fineTune"),
+    ] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="The model that this one was tuned from.")] = None,
     revision: Annotated[
         str | None, typer.Option(help="Of the hub: a branch, a tag or a commit. Default: the repository's main branch.")
@@ -45,7 +48,10 @@ def import_(
 ) -> None:
     """Import a model: from the disk of the server's machine, an archive of this one, or the Hugging Face hub."""
     place = read_source(source, revision, file)
-    wish: dict[str, Any] = {"name": name or place.name, "modelType": model_type}
+    wish: dict[str, Any] = {
+        "name": name or place.name,
+        "modelType": model_type or ("fineTune" if base else "openSource"),
+    }
     if base:
         wish["baseModelId"] = get_model(session.client, base)["modelId"]
     if place.path is not None and is_archive(place.path):
@@ -105,7 +111,8 @@ def export(
     archive = follow_job(session, reply["dockStatusId"])["response"]
     fetch(session, archive, target)
     session.out.line(str(target))
-    session.out.note(f"{archive['sizeBytes'] / (1 << 20):.1f} MiB, sha256 {archive['sha256']}")
+    session.out.note(f"{size_text(archive['sizeBytes'])}, sha256 {archive['sha256']}")
+    session.out.note(f"bring it in, here or on another server, with: {_import_command(target, found['modelType'])}")
 
 
 @command(app, "delete")
@@ -115,8 +122,9 @@ def delete(session: Session, model: ModelArgument) -> None:
     reply = session.client.call("DELETE", "models", found["modelId"])
     if session.out.as_json:
         session.out.json(reply)
-    freed = reply.get("freedBytes", 0) / (1 << 20)
-    session.out.line(f"deleted {found['name']} ({found['modelId']}), {freed:.1f} MiB freed")
+    session.out.line(f"deleted {found['name']} ({found['modelId']}), {size_text(reply['freedBytes'])} freed")
+    if found.get("sizeBytes") and not reply["freedBytes"]:
+        session.out.note("its files stay: another model shares them")
 
 
 @command(app, "prune")
@@ -131,17 +139,20 @@ def prune(
     params = {"unusedDays": unused_days, "dryRun": "true" if dry_run else None}
     reply = session.client.call("POST", "artifacts", "prune", params=params)
     rows = [
-        [*cells(one, "artifactKey", "cause", "models", "engine", "quantization"), _mib(one["sizeBytes"])]
+        [*cells(one, "artifactKey", "cause", "models", "engine", "quantization"), size_text(one["sizeBytes"])]
         for one in reply["artifacts"]
     ]
     columns = ("ARTIFACT", "CAUSE", "MODELS", "ENGINE", "QUANTIZATION", "SIZE")
-    session.out.listing(reply, columns, rows, "nothing to prune")
-    told = "would be freed; nothing was removed" if dry_run else "freed"
-    session.out.note(f"{_mib(reply['freedBytes'])} {told}")
+    session.out.listing(
+        reply, columns, rows, "nothing to prune; --unused-days 0 also takes what was used lately and is not now"
+    )
+    told = "would be freed; nothing was removed, without --dry-run it is" if dry_run else "freed"
+    session.out.note(f"{size_text(reply['freedBytes'])} {told}")
 
 
-def _mib(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB"
+def _import_command(archive: Path, model_type: str) -> str:
+    kind = "" if model_type == "openSource" else f" --type {model_type}"
+    return f"dockyard models import {shlex.quote(str(archive))}{kind}"
 
 
 def _deploy_command(name: str, *, from_export: bool) -> str:
@@ -154,5 +165,8 @@ def _deploy_command(name: str, *, from_export: bool) -> str:
 
 def _row(model: dict[str, Any]) -> list[Any]:
     size = model.get("sizeBytes")
-    mib = f"{size / (1 << 20):.1f} MiB" if size else None
-    return [*cells(model, "modelId", "name", "modelType", "state", "card.architecture"), mib, model["createdOn"]]
+    return [
+        *cells(model, "modelId", "name", "modelType", "state", "card.architecture"),
+        size and size_text(size),
+        model["createdOn"],
+    ]

@@ -82,6 +82,13 @@ class Output:
         Console(file=self.out).print(table)
 
 
+def size_text(count: int) -> str:
+    """A number of bytes as a person reads it."""
+    if count < 1 << 20:
+        return f"{count / (1 << 10):.1f} KiB"
+    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
+
+
 def cells(document: Mapping[str, Any], *paths: str) -> list[Any]:
     """The values at dotted paths such as `current.engine`; None where there is nothing."""
     return [_at(document, path.split(".")) for path in paths]

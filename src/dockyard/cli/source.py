@@ -8,6 +8,7 @@ from dockyard.cli.failures import BadUsage
 
 PREFIX = "hf:"
 _FILES = (".gguf", ".tar", ".zip")
+_URL = re.compile(r"https?://(?:(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+))?", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -26,6 +27,10 @@ def read_source(typed: str, revision: str | None, file: str | None) -> ImportSou
 
     `./org/repo` is a path for sure. Raises `BadUsage`.
     """
+    if not typed.strip():
+        raise BadUsage(f"error: SOURCE is empty; name a folder, a .gguf, .tar or .zip file, or {PREFIX}org/repo")
+    if url := _URL.match(typed):
+        raise BadUsage(f"error: {typed} is a URL; write a repository of the hub as {PREFIX}{url[1] or 'org/repo'}")
     said = typed.startswith(PREFIX)
     repository = typed.removeprefix(PREFIX)
     if said and not _REPOSITORY.fullmatch(repository):

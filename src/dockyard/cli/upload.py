@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dockyard.cli.command import Session
 from dockyard.cli.download import bytes_bar
 from dockyard.cli.failures import ApiRefused, BadUsage, CommandFailed, Unreachable
+from dockyard.cli.output import size_text
 from dockyard.cli.watch import LONGEST_S, UNREACHABLE_FOR_S, Json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def upload(session: Session, path: Path, wish: Json, chunk_bytes: int = CHUNK_BY
     except OSError as error:
         raise CommandFailed(f"error: {path} cannot be read: {error.strerror}") from None
     if stat.st_size == 0:
-        raise CommandFailed(f"error: {path} is empty")
+        raise CommandFailed(f"error: {path} is empty; pack the model's folder again: tar -cf {path.stem}.tar FOLDER")
     memory = _Memory(session.client.url, path, stat, wish)
     try:
         known = memory.recall(session.client) or memory.begin(session.client, chunk_bytes)
@@ -110,7 +111,7 @@ def _send(session: Session, path: Path, size: int, known: Json) -> str | None:
         return None
     there = set(known["receivedChunks"])
     begun = f"; {len(there)} of {known['totalChunks']} chunks are there" if there else ""
-    session.out.note(f"sending {path.name}, {size / (1 << 20):.1f} MiB{begun}")
+    session.out.note(f"sending {path.name}, {size_text(size)}{begun}")
     whole = hashlib.sha256()
     sender = _Sender(session.client, known["sessionId"])
     with path.open("rb") as file, bytes_bar(session, "UPLOADING", size) as show, sender:

@@ -162,8 +162,8 @@ def _does_not_fit(
     return Invalid(
         f"the model needs {in_gib(need.bytes_each)}{each} (in all: weights {in_gib(need.weights_bytes)}, cache for a "
         f"batch of {batch} × {floor} tokens {in_gib(need.cache_bytes)}, activations {in_gib(need.work_bytes)}, engine "
-        f"{in_gib(need.overhead_bytes)}) and {device.name} has {count}{in_gib(device.gpu_bytes)}{others}; "
-        f"{way_out}{instead}",
+        f"{in_gib(need.overhead_bytes)}) and {device.name} has {count}{in_gib(device.gpu_bytes)}{others}, "
+        f"{USABLE_SHARE:.0%} of it for a model; {way_out}{instead}",
         reason=Reason.DOES_NOT_FIT_DEVICE,
         field="deviceType",
     )

@@ -128,8 +128,7 @@ def _check_installed(ctx: Context, engine: EngineName) -> None:
     if ctx.preparer.installed(engine):
         return
     how = (
-        "it installs by `pip install 'dockyard[vllm]'` into an environment of its own, from the release on that has "
-        "the engine, which this one has not; until then choose ctranslate2, or no optimization"
+        "this release does not have it; choose another optimizationType, or none"
         if engine is EngineName.VLLM
         else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
     )

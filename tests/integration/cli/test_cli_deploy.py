@@ -145,6 +145,7 @@ def test_a_dry_run_prints_the_plan(cli: "Cli", double: "ApiDouble") -> None:
 
     assert result.exit_code == 0
     assert double.seen[-1].query["dryRun"] == "true"
+    assert "without --dry-run" in result.stderr
     assert result.stdout.splitlines() == ["engine\tctranslate2", "memory.weightsBytes\t7", "warnings\t-"]
 
 
@@ -161,6 +162,15 @@ def test_wait_ends_with_the_job(cli: "Cli", double: "ApiDouble") -> None:
     assert "| bad_alloc" in result.stderr
 
 
+@pytest.mark.parametrize(("template", "told"), [(True, "chat 'a b' 'TEXT'"), (False, "chat --completion 'a b' 'TEXT'")])
+def test_what_serves_can_be_asked(cli: "Cli", double: "ApiDouble", template: bool, told: str) -> None:
+    double.on("GET", f"{MODELS}/cm-1", double.model(card={"chatTemplate": template}))
+
+    result = cli("deploy", "cm-1", "--name", "a b", "--device", "g5.xlarge", "--wait")
+
+    assert f"ask it with: dockyard {told}" in result.stderr
+
+
 def test_warnings_of_the_reply_are_told(cli: "Cli", double: "ApiDouble") -> None:
     double.on("POST", DEPLOY, {**REPLY, "warnings": ["unknown field 'x' was ignored"]})
 
@@ -174,3 +184,10 @@ def test_undeploy_one_by_name(cli: "Cli", double: "ApiDouble") -> None:
 
     assert result.exit_code == 0
     assert double.seen[-2].query == {"name": "flan"}
+    assert "dockyard models delete" not in result.stderr
+
+
+def test_an_undeployed_model_stays_and_that_is_told(cli: "Cli", double: "ApiDouble") -> None:
+    double.on("POST", f"{MODELS}/cm-1/undeploy", {**REPLY, "action": "UNDEPLOY"})
+
+    assert "dockyard models delete cm-1" in cli("undeploy", "cm-1", "--wait").stderr

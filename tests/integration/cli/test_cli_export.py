@@ -67,10 +67,19 @@ def test_the_archive_is_saved_under_its_name(cli: "Cli", double: "ApiDouble", ta
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == str(target)
     assert ARCHIVE["sha256"] in result.stderr
+    assert f"dockyard models import {target}\n" in result.stderr
     assert target.read_bytes() == CONTENT
     assert list(target.parent.iterdir()) == [target]
     assert [seen.query for seen in double.seen if seen.path == EXPORT] == [{"name": "chat"}]
     assert [seen.query for seen in double.seen if seen.path == LINK] == [{"expires": "1", "signature": "ab"}]
+
+
+def test_a_fine_tune_is_brought_in_as_one(cli: "Cli", double: "ApiDouble", target: Path) -> None:
+    double.on("GET", MODEL, double.model(modelType="fineTune"))
+
+    result = cli("models", "export", "cm-1", "--output", str(target))
+
+    assert f"dockyard models import {target} --type fineTune\n" in result.stderr
 
 
 def test_the_name_by_default_is_the_models(cli: "Cli", target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

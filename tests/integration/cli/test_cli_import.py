@@ -31,6 +31,14 @@ def test_what_comes_next_is_fit_for_a_shell(cli: "Cli", double: "ApiDouble") -> 
     assert "no path here" not in result.stderr
 
 
+def test_what_was_tuned_from_a_base_is_a_fine_tune(cli: "Cli", double: "ApiDouble") -> None:
+    double.on("POST", MODELS, ACCEPTED)
+    double.on("GET", f"{MODELS}/cm-9", double.model("cm-9"))
+    for types in ((), ("--type", "openSource")):
+        assert cli("models", "import", "hf:org/lora", "--base", "cm-9", "--no-wait", *types).exit_code == 0
+    assert [body["modelType"] for body in double.bodies("POST", MODELS)] == ["fineTune", "openSource"]
+
+
 def test_a_failed_import_says_how_to_go_on(cli: "Cli", double: "ApiDouble") -> None:
     double.on("POST", MODELS, ACCEPTED)
     told = "org/repo is gated: open its page"
@@ -50,6 +58,6 @@ def test_a_failed_model_is_shown_with_the_way_on(cli: "Cli", double: "ApiDouble"
     assert "dockyard models delete cm-1" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("hf:repo",), ("/srv/t5", "--revision", "main")])
+@pytest.mark.parametrize("arguments", [("hf:repo",), ("",), ("/srv/t5", "--revision", "main")])
 def test_wrong_usage(cli: "Cli", arguments: tuple[str, ...]) -> None:
     assert cli("models", "import", *arguments).exit_code == 2

@@ -89,6 +89,10 @@ def test_every_problem_is_a_sentence_on_stderr_with_its_field(cli: "Cli", double
         (401, "NO_KEY", "--api-key"),
         (401, "UNKNOWN_KEY", "DOCKYARD_API_KEY"),
         (403, "MISSING_SCOPE", "dockyard keys apps change"),
+        (404, "NOT_FOUND", "dockyard models list"),
+        (400, "DOES_NOT_FIT_DEVICE", "--max-batch-size"),
+        (400, "PATH_NOT_FOUND", "dockyard models import FOLDER.tar"),
+        (400, "PATH_NOT_ALLOWED", "DOCKYARD_IMPORT_ROOTS"),
         (500, "INTERNAL", "request id rq-7"),
     ],
 )

@@ -1,8 +1,10 @@
-"""dockyard models prune, and dockyard deploy --from-export: what is asked of the API and what a person reads."""
+"""dockyard models delete and prune, dockyard deploy --from-export: what is asked of the API, what a person reads."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 if TYPE_CHECKING:
     from conftest import ApiDouble, Cli
@@ -49,7 +51,26 @@ def test_pruning_says_how_much_it_freed(cli: "Cli", double: "ApiDouble") -> None
     assert double.seen[-1].query == {"unusedDays": "0"}
     assert "3.0 MiB freed" in result.stderr
     double.on("POST", PRUNE, {"dryRun": False, "freedBytes": 0, "artifacts": []})
-    assert "nothing to prune" in cli("models", "prune").stderr
+    assert "nothing to prune; --unused-days 0" in cli("models", "prune").stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "freed", "told", "shared"),
+    [
+        (3 << 20, 3 << 20, "3.0 MiB", False),
+        (3 << 20, 1 << 10, "1.0 KiB", False),
+        (3 << 20, 0, "0.0 KiB", True),
+        (None, 0, "0.0 KiB", False),
+    ],
+)
+def test_a_delete_says_what_it_freed(
+    cli: "Cli", double: "ApiDouble", size: int | None, freed: int, told: str, shared: bool
+) -> None:
+    double.on("GET", MODEL, double.model(sizeBytes=size))
+    double.on("DELETE", MODEL, {"freedBytes": freed})
+    result = cli("models", "delete", "cm-1")
+    assert result.stdout == f"deleted Flan T5 (cm-1), {told} freed\n"
+    assert ("another model shares them" in result.stderr) == shared
 
 
 def test_a_deploy_as_it_was_exported_needs_no_flags(cli: "Cli", double: "ApiDouble") -> None:

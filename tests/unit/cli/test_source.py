@@ -51,6 +51,10 @@ def test_a_revision_and_a_file_of_the_hub() -> None:
         ("hf:../etc/passwd", None, None, "hf:org/repo"),
         ("models/t5", "main", None, "--revision"),
         ("./org/repo", None, "m.gguf", "--file"),
+        ("", None, None, "SOURCE is empty"),
+        ("https://huggingface.co/org/repo/tree/main", None, None, "hf:org/repo$"),
+        ("https://hf.co/them/that?x=1", None, None, "hf:them/that$"),
+        ("http://elsewhere.example/model.tar", None, None, "hf:org/repo$"),
     ],
 )
 def test_what_cannot_be_meant(typed: str, revision: str | None, file: str | None, told: str) -> None:

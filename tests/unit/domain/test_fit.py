@@ -39,9 +39,8 @@ def test_a_long_context_is_shortened_to_what_the_device_holds_and_said_so() -> N
 
 
 def test_what_does_not_fit_is_refused_with_need_size_and_the_smallest_device_that_fits() -> None:
-    with pytest.raises(
-        Invalid, match=r"g4dn\.xlarge has 16\.00 GiB; the smallest device that fits is g5\.xlarge"
-    ) as caught:
+    told = r"g4dn\.xlarge has 16\.00 GiB, 92% of it for a model; the smallest device that fits is g5\.xlarge"
+    with pytest.raises(Invalid, match=told) as caught:
         fit_device(LARGE, T, NONE, DEVICES["g4dn.xlarge"], 4)
     assert caught.value.reason is Reason.DOES_NOT_FIT_DEVICE
     assert caught.value.field == "deviceType"
