@@ -19,6 +19,7 @@ import psutil
 from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, parse_arguments, parser, recording
 from bench.processes import BenchFailed
+from bench.replicas import serving
 from dockyard.clock import SystemClock
 from dockyard.domain.ids import new_id
 from dockyard.fleets.local.fleet import LocalFleet
@@ -94,7 +95,7 @@ def _spec(model: BenchModel, engine: str) -> WorkerSpec:
 
 
 async def _make_known(fleet: LocalFleet, spec: WorkerSpec) -> None:
-    await _serving(fleet, spec)
+    await serving(fleet, spec)
     await fleet.stop(spec.replica_id, grace_s=10)
     while spec.model_dir not in fleet.read_ahead()[spec.engine]:
         fleet.changed.clear()
@@ -103,7 +104,7 @@ async def _make_known(fleet: LocalFleet, spec: WorkerSpec) -> None:
 
 async def _round(outcome: Outcome, number: int, subject: str, fleet: LocalFleet, spec: WorkerSpec) -> None:
     began = time.monotonic()
-    status = await _serving(fleet, spec)
+    status = await serving(fleet, spec)
     ready = time.monotonic() - began
     await _ask(status)
     answered = time.monotonic() - began
@@ -121,22 +122,11 @@ async def _round(outcome: Outcome, number: int, subject: str, fleet: LocalFleet,
 
 async def _together(fleet: LocalFleet, specs: list[WorkerSpec]) -> float:
     began = time.monotonic()
-    for status in await asyncio.gather(*(_serving(fleet, spec) for spec in specs)):
+    for status in await asyncio.gather(*(serving(fleet, spec) for spec in specs)):
         await _ask(status)
     took = time.monotonic() - began
     await asyncio.gather(*(fleet.stop(spec.replica_id, grace_s=10) for spec in specs))
     return took
-
-
-async def _serving(fleet: LocalFleet, spec: WorkerSpec) -> ReplicaStatus:
-    status = await fleet.start(spec)
-    while status.health is None or status.health.phase != "ready":
-        if not status.alive:
-            raise BenchFailed(f"the replica failed: {status.failure}")
-        fleet.changed.clear()
-        await fleet.changed.wait()
-        status = fleet.statuses()[spec.replica_id]
-    return status
 
 
 async def _ask(status: ReplicaStatus) -> None:

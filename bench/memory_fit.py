@@ -18,6 +18,7 @@ from bench.memory_models import ModelShelf, PreparedModel
 from bench.outcome import Arguments, Outcome, Target, parse_arguments, parser, recording
 from bench.peak import Peak, PeakWatch
 from bench.processes import BenchFailed
+from bench.replicas import serving
 from dockyard.clock import SystemClock
 from dockyard.domain.batching import reserve_rows
 from dockyard.domain.card import Family
@@ -88,7 +89,7 @@ async def _measure(arguments: Arguments, outcome: Outcome, subject: Subject) -> 
         try:
             for number in range(arguments.rounds):
                 spec = _spec(subject, batch)
-                status = await _serving(fleet, spec)
+                status = await serving(fleet, spec)
                 for context in contexts:
                     with PeakWatch(status.pid or 0) as watch:
                         await _fill(status, subject, batch, context)
@@ -116,17 +117,6 @@ def _spec(subject: Subject, batch: int) -> WorkerSpec:
         eos_token_ids=[card.vocab_size - 1],
         decoder_start_token_id=card.decoder_start_token_id,
     )
-
-
-async def _serving(fleet: LocalFleet, spec: WorkerSpec) -> ReplicaStatus:
-    status = await fleet.start(spec)
-    while status.health is None or status.health.phase != "ready":
-        if not status.alive:
-            raise BenchFailed(f"the replica failed: {status.failure}")
-        fleet.changed.clear()
-        await fleet.changed.wait()
-        status = fleet.statuses()[spec.replica_id]
-    return status
 
 
 async def _fill(status: ReplicaStatus, subject: Subject, batch: int, context: int) -> None:

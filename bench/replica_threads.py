@@ -21,6 +21,7 @@ import aiohttp
 from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, parse_arguments, parser, recording
 from bench.processes import BenchFailed
+from bench.replicas import serving
 from dockyard.clock import SystemClock
 from dockyard.domain.ids import new_id
 from dockyard.fleets.local.fleet import WORKER_COMMAND, LocalFleet
@@ -97,7 +98,7 @@ async def _running(folder: Path, model: BenchModel, layout: Layout) -> AsyncIter
     fleet = LocalFleet(folder / f"{layout}".replace("/", "-"), SystemClock(), command=_command(layout.spin))
     await fleet.open([])
     try:
-        started = [await _serving(fleet, _spec(model, layout)) for _ in range(layout.replicas)]
+        started = [await serving(fleet, _spec(model, layout)) for _ in range(layout.replicas)]
         async with AsyncExitStack() as stack:
             yield _Ask([await stack.enter_async_context(_client(status)) for status in started])
     finally:
@@ -127,17 +128,6 @@ def _spec(model: BenchModel, layout: Layout) -> WorkerSpec:
         threads=layout.threads,
         eos_token_ids=[],
     )
-
-
-async def _serving(fleet: LocalFleet, spec: WorkerSpec) -> ReplicaStatus:
-    status = await fleet.start(spec)
-    while status.health is None or status.health.phase != "ready":
-        if not status.alive:
-            raise BenchFailed(f"the replica failed: {status.failure}")
-        fleet.changed.clear()
-        await fleet.changed.wait()
-        status = fleet.statuses()[spec.replica_id]
-    return status
 
 
 def _client(status: ReplicaStatus) -> aiohttp.ClientSession:
