@@ -104,7 +104,7 @@ def _api(ctx: Context, ready: Callable[[], bool], registry: CollectorRegistry) -
 def _settle_memory() -> None:
     """What is there now stays: a full collection that walks it stopped every request for 94 ms.
 
-    Until here none was of use: what is imported stays, and looking at it again and again is a tenth of the start.
+    Until here none was of use: what is imported stays, and looking at it again and again was up to a tenth of a start.
     """
     gc.collect()
     gc.freeze()

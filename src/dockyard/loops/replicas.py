@@ -144,7 +144,6 @@ class Replicas:
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
             forced_bos_token_id=card.forced_bos_token_id,
-            load_turns=max(1, self._ctx.host().cores - 1),  # one is left to those that serve
         )
 
     def _share_of_cores(self, version: Version, parameters: int) -> int:

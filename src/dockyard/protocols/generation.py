@@ -115,8 +115,6 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     workers: int = 1  # batches of `max_batch_size` that may run at once over the same weights, where the engine can
     decoder_start_token_id: int | None = None
     forced_bos_token_id: int | None = None  # comes after the start, before the first token that is chosen
-    load_turns: int = 0  # so many replicas may load at once, of all that run from `run_dir`; 0: any number
-    run_dir: str = ""
     orphan_after_s: float = 25.0  # so that it is gone within 30 s
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,6 @@ from dockyard.worker.memory import give_back_freed
 from dockyard.worker.prompt import Prompts, load_prompts
 from dockyard.worker.serving import Answer, Serving
 from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
-from dockyard.worker.turns import one_turn
 
 EXIT_DRAINED = 0
 EXIT_FAILED = 3
@@ -84,22 +82,16 @@ class Replica:
         name = self.spec.engine
         importing = asyncio.to_thread(import_engine, name)
         engine = (await self._timed("importing", f"importing {name}", "importMs", importing))(self.spec)
-        async with AsyncExitStack() as held:
-
-            async def read() -> tuple[Tokenizer, Prompts]:
-                await held.enter_async_context(one_turn(Path(self.spec.run_dir), self.spec.load_turns))
-                return await self._read(engine)
-
-            tokenizer, prompts = await self._timed("loading", "loading weights", "loadMs", read())
-            serving = Serving(engine, tokenizer, prompts)
-            began = self._clock.monotonic()
-            self._enter("warming_up", "a first generation")
-            await _warm_up(serving)
-            self._timings = {**self._timings, "warmUpMs": self._ms_since(began)}
-            if self._phase == "warming_up":
-                self._serving = serving
-                self._enter("ready", "")
-        await asyncio.to_thread(give_back_freed)
+        tokenizer, prompts = await self._timed("loading", "loading weights", "loadMs", self._read(engine))
+        serving = Serving(engine, tokenizer, prompts)
+        began = self._clock.monotonic()
+        self._enter("warming_up", "a first generation")
+        await _warm_up(serving)
+        self._timings = {**self._timings, "warmUpMs": self._ms_since(began)}
+        if self._phase == "warming_up":
+            self._serving = serving
+            self._enter("ready", "")
+            await asyncio.to_thread(give_back_freed)
 
     async def _timed(self, phase: ReplicaPhase, progress: str, timing: str, work: Awaitable[Result]) -> Result:
         """`work` is done on threads: health is told meanwhile."""

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from dockyard.clock import Clock
 from dockyard.domain.devices import Host
 from dockyard.domain.replica import ReplicaFailure
@@ -77,7 +75,6 @@ class LocalFleet:
         known = self.statuses().get(replica_id)
         if known is not None:
             return known
-        spec = msgspec.structs.replace(spec, run_dir=str(self._folder.path))
         socket = self._folder.socket_path(replica_id, self._sockets())
         address = ReplicaAddress(token=spec.token, socket=socket)
         # A task of its own, for a caller that is cancelled must not leave a process behind that nobody knows.
