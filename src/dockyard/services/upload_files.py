@@ -5,8 +5,6 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from dockyard.errors import DockyardError, NotFound, Reason, Unavailable
@@ -59,7 +57,7 @@ class UploadFiles:
 
 
 class IncomingChunk:
-    """A chunk while it arrives; gone at the end of the `with` block unless `keep` was called. Blocks: use a thread."""
+    """A chunk while it arrives; gone when it is closed unless `keep` was called. Blocks: use a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.size = 0
@@ -100,12 +98,8 @@ class IncomingChunk:
         except FileNotFoundError as error:
             raise NotFound("the upload expired while this chunk came; start a new one") from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Idempotent."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 

@@ -89,7 +89,7 @@ async def receiving(ctx: Context, session_id: str) -> AsyncIterator[tuple[Upload
     try:
         yield session, incoming
     finally:
-        await asyncio.to_thread(incoming.__exit__, None, None, None)
+        await asyncio.to_thread(incoming.close)
 
 
 async def keep_chunk(

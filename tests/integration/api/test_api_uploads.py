@@ -1,6 +1,7 @@
 """Uploads over the API: the three published calls, what they refuse, and what lies on the disk meanwhile."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -325,7 +326,7 @@ async def test_an_upload_can_be_given_up(rig: ApiRig) -> None:
 async def test_halves_of_a_killed_server_are_removed(rig: ApiRig) -> None:
     session_id = await start(rig)
     await send(rig, session_id, 0, b"abc")
-    with IncomingChunk(rig.ctx.uploads.folder(session_id)) as half:
+    with contextlib.closing(IncomingChunk(rig.ctx.uploads.folder(session_id))) as half:
         half.write(memoryview(b"de"))
         rig.ctx.uploads.remove_halves()
         assert files(rig) == ["0"]
