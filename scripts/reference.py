@@ -59,8 +59,8 @@ Each yes of `transformers` and `ctranslate2` is proven by a test: it makes a sma
 the engine continue two prompts. Each – is proven by one that a deploy is refused; the refusal names the values of
 `optimizationType` that can.
 
-`transformers` is what a deploy without `optimizationType` gets. `vllm` is checked like the others and then refused with
-`ENGINE_NOT_INSTALLED`: it is not in this release.
+`transformers` is what a deploy without `optimizationType` gets. `vllm` needs `dockyard engines install vllm`; what is
+said of it is what vLLM says of itself.
 """
 COMPATIBILITY_LIMITS = """
 

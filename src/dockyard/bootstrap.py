@@ -18,6 +18,7 @@ from dockyard.clock import SystemClock
 from dockyard.data_dir import Paths, locked, read_kept_key, write_private
 from dockyard.domain.access import new_key
 from dockyard.domain.autoscaling import Demand
+from dockyard.engine_environments import EngineEnvironments
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.host import host_now
 from dockyard.front import Front
@@ -123,9 +124,11 @@ async def _context(
     uploads.remove_halves()
     store = Store(settings.store_url)
     await store.open()
-    preparer = ProcessPreparer(paths.artifacts, paths.scratch)
+    own = {"vllm": settings.vllm_python} if settings.vllm_python else {}
+    environments = EngineEnvironments(paths.engines, own)
+    preparer = ProcessPreparer(paths.artifacts, paths.scratch, elsewhere=environments.version_of)
     await preparer.clean_scratch()
-    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares)
+    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares, elsewhere=environments.command_of)
     keyring = LiveKeyring(store, clock)
     wakes: list[Callable[[], None]] = []
 

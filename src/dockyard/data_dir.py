@@ -41,6 +41,11 @@ class Paths:
         return self.data / "downloads"
 
     @property
+    def engines(self) -> Path:
+        """Python environments of engines that have their own."""
+        return self.data / "engines"
+
+    @property
     def run(self) -> Path:
         return self.data / "run"
 

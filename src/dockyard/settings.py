@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Threads of each replica on a CPU. Default: the cores by maxReplicas, fewer if more do not help.",
     )
+    vllm_python: Path | None = Field(
+        None, description="The Python whose environment has vLLM. Default: the one of `dockyard engines install vllm`."
+    )
     warm_spares: bool = Field(
         True,
         description="Keep one process per engine in use that has done its imports, so that replicas start at once.",

@@ -65,7 +65,10 @@ class FakePreparer:
         return source_key
 
     def installed(self, engine: str) -> bool:
-        return engine != "vllm"
+        return self.version(engine) is not None
+
+    def version(self, engine: str) -> str | None:
+        return None if engine == "vllm" else "1.0"
 
     def artifact_dir(self, key: str) -> str:
         return f"/artifacts/{key}"

@@ -13,7 +13,18 @@ from dockyard.api.observe import Observed
 from dockyard.api.openapi import build_document
 from dockyard.api.problems import install_handlers
 from dockyard.api.route import Route
-from dockyard.api.routes import access, deployments, deploys, devices, dock_status, exports, files, models, operations
+from dockyard.api.routes import (
+    access,
+    deployments,
+    deploys,
+    devices,
+    dock_status,
+    engines,
+    exports,
+    files,
+    models,
+    operations,
+)
 from dockyard.api.wire.errors import ErrorsOut
 from dockyard.gateway.openapi import openapi_fragment
 from dockyard.services.context import Context
@@ -28,6 +39,7 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
     (BASE, deployments.router),
     (BASE, access.router),
     (BASE, devices.router),
+    (BASE, engines.router),
     ("", operations.router),
 )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dockyard import __version__
-from dockyard.cli import chat, deploy, deployments, devices, keys, models, serve, status
+from dockyard.cli import chat, deploy, deployments, devices, engines, keys, models, serve, status
 from dockyard.cli.output import Output
 
 app = typer.Typer(
@@ -49,5 +49,6 @@ status.register(app)
 app.add_typer(deployments.app, name="deployments")
 chat.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(engines.app, name="engines")
 devices.register(app)
 app.command("version")(show_version)

@@ -40,6 +40,14 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of each replica on a CPU.", envvar="DOCKYARD_THREADS")
     ] = None,
+    vllm_python: Annotated[
+        Path | None,
+        typer.Option(
+            help="The Python that has vLLM.",
+            show_default="that of `dockyard engines install vllm`",
+            envvar="DOCKYARD_VLLM_PYTHON",
+        ),
+    ] = None,
     warm_spares: Annotated[
         bool | None,
         typer.Option(

@@ -98,7 +98,7 @@ COMPUTE_TYPES: Final[dict[tuple[EngineName, Quantization, str], str]] = {
     (_C, Quantization.NONE, "cuda"): "float16",
     (_C, Quantization.INT8_FLOAT16, "cpu"): "int8_float32",
     (_C, Quantization.INT8_FLOAT16, "cuda"): "int8_float16",
-    (_V, Quantization.NONE, "cpu"): "bfloat16",
+    (_V, Quantization.NONE, "cpu"): "float32",  # its bfloat16 on a CPU writes other text: ADR 18
     (_V, Quantization.NONE, "cuda"): "bfloat16",
     (_E, Quantization.NONE, "cpu"): "none",
     (_E, Quantization.NONE, "cuda"): "none",

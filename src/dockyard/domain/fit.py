@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dockyard.domain.card import ModelCard
 from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
+from dockyard.domain.deployment import Runtime
 from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host
 from dockyard.domain.memory import MemoryNeed, memory_need
 from dockyard.domain.spec import EngineName, Quantization
@@ -82,6 +83,17 @@ def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int) -> 
     """What one replica is expected to take of the host's memory when the CPU stands in."""
     context = min(card.context_length or UNBOUNDED_CONTEXT, HOST_CONTEXT)
     return memory_need(card, engine, compute, "cpu", batch, context)
+
+
+def cache_on_a_cpu(card: ModelCard, runtime: Runtime, batch: int) -> int:
+    """Bytes for the keys and values of an engine that takes them at its start, on a CPU: vLLM; 0 for the others.
+
+    A full batch as the host's need counts it, and at least one row as long as what is served.
+    """
+    if runtime.engine is not EngineName.VLLM or runtime.device != "cpu":
+        return 0
+    one = memory_need(card, runtime.engine, runtime.compute_type, "cpu", 1, runtime.context_length or UNBOUNDED_CONTEXT)
+    return max(host_need(card, runtime.engine, runtime.compute_type, batch).cache_bytes, one.cache_bytes)
 
 
 def replicas_that_fit(host: Host, need_bytes: int) -> int:

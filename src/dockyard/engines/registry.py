@@ -8,11 +8,12 @@ from dockyard.engines.base import Engine
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
-# Engine name → module with `create(spec) -> Engine`. vLLM has no adapter here yet.
+# Engine name → module with `create(spec) -> Engine`.
 _MODULES = {
     "echo": "dockyard.engines.echo",
     "ctranslate2": "dockyard.engines.ctranslate2",
     "transformers": "dockyard.engines.transformers",
+    "vllm": "dockyard.engines.vllm",
 }
 
 EngineFactory = Callable[[WorkerSpec], Engine]
@@ -28,8 +29,9 @@ def import_engine(name: str) -> EngineFactory:
     try:
         module = importlib.import_module(_MODULES[name])
     except ImportError as error:
+        how = "dockyard engines install vllm" if name == "vllm" else f"pip install 'dockyard[{name}]'"
         raise Failed(
-            f"engine {name!r} cannot be imported: {error}; install it with: pip install 'dockyard[{name}]'",
+            f"engine {name!r} cannot be imported: {error}; install it with: {how}",
             reason=Reason.ENGINE_NOT_INSTALLED,
         ) from error
     return cast(EngineFactory, module.create)

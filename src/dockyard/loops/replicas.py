@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from dockyard.domain.deployment import Version
+from dockyard.domain.fit import cache_on_a_cpu
 from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.model import Model
@@ -144,6 +145,8 @@ class Replicas:
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,
             forced_bos_token_id=card.forced_bos_token_id,
+            cache_bytes=cache_on_a_cpu(card, runtime, version.spec.scaling.max_batch_size),
+            gpus=runtime.gpus,
         )
 
     def _share_of_cores(self, version: Version, parameters: int) -> int:

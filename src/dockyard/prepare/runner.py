@@ -10,6 +10,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from dockyard import __version__
 from dockyard.domain.spec import EngineName
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.artifacts import Artifacts, clean_scratch
@@ -30,7 +32,8 @@ _log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
-# What a replica of the engine imports; `echo` needs nothing. An engine that is not here has no adapter yet.
+# What a replica of the engine imports, the engine's own package last; `echo` needs nothing. An engine that is not here
+# has an environment of its own.
 _PACKAGES: dict[str, tuple[str, ...]] = {
     EngineName.TRANSFORMERS: ("torch", "transformers"),
     EngineName.CTRANSLATE2: ("ctranslate2",),
@@ -48,13 +51,21 @@ class ProcessPreparer:
     """Implements `protocols.preparation.Preparer` with `python -m dockyard.prepare`.
 
     `artifacts_dir` and `scratch_dir` lie on one file system. A task's own folders are filled in here: whatever it
-    says, it works in a new folder below `scratch_dir`, which is gone when the call ends, however it ends.
+    says, it works in a new folder below `scratch_dir`, which is gone when the call ends, however it ends. `elsewhere`
+    tells the version of an engine that has an environment of its own.
     """
 
-    def __init__(self, artifacts_dir: Path | str, scratch_dir: Path | str, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        artifacts_dir: Path | str,
+        scratch_dir: Path | str,
+        python: str = sys.executable,
+        elsewhere: Callable[[str], str | None] = lambda engine: None,
+    ) -> None:
         self._artifacts = Artifacts(Path(artifacts_dir).absolute())
         self._scratch_dir = Path(scratch_dir).absolute()
         self._python = python
+        self._elsewhere = elsewhere
         self._endings: set[asyncio.Task[None]] = set()
 
     async def run(self, task: Task, on_progress: OnProgress) -> Outcome:
@@ -100,8 +111,15 @@ class ProcessPreparer:
         return key if fresh else None
 
     def installed(self, engine: str) -> bool:
+        return self.version(engine) is not None
+
+    def version(self, engine: str) -> str | None:
         packages = _PACKAGES.get(engine)
-        return packages is not None and all(find_spec(name) is not None for name in packages)
+        if packages is None:
+            return self._elsewhere(engine)
+        if any(find_spec(name) is None for name in packages):
+            return None
+        return version(packages[-1]) if packages else __version__
 
     def artifact_dir(self, key: str) -> str:
         return str(self._artifacts.folder(key))

@@ -115,6 +115,8 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     workers: int = 1  # batches of `max_batch_size` that may run at once over the same weights, where the engine can
     decoder_start_token_id: int | None = None
     forced_bos_token_id: int | None = None  # comes after the start, before the first token that is chosen
+    cache_bytes: int = 0  # for keys and values, where the engine takes all of it at once; 0: the engine's own choice
+    gpus: int = 0
     orphan_after_s: float = 25.0  # so that it is gone within 30 s
 
 

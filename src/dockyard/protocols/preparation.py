@@ -135,6 +135,10 @@ class Preparer(Protocol):
         """Whether the engine's Python packages can be imported by a replica."""
         ...
 
+    def version(self, engine: str) -> str | None:
+        """The version of the engine's package that a replica would import; None where it is not installed."""
+        ...
+
     def artifact_dir(self, key: str) -> str: ...
 
     async def stored(self) -> Mapping[str, int]:

@@ -124,16 +124,20 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
     return runtime, fit.need, on_host, warnings
 
 
-def _check_installed(ctx: Context, engine: EngineName) -> None:
-    if ctx.preparer.installed(engine):
-        return
-    how = (
-        "this release does not have it; choose another optimizationType, or none"
+def how_to_install(engine: EngineName) -> str:
+    return (
+        "run `dockyard engines install vllm` there, which makes an environment of its own for it, and try again; or "
+        "choose ctranslate2, or no optimization"
         if engine is EngineName.VLLM
         else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
     )
+
+
+def _check_installed(ctx: Context, engine: EngineName) -> None:
+    if ctx.preparer.installed(engine):
+        return
     raise Invalid(
-        f"the engine {engine} is not installed on this server: {how}",
+        f"the engine {engine} is not installed on this server: {how_to_install(engine)}",
         reason=Reason.ENGINE_NOT_INSTALLED,
         field="optimizationInfo.optimizationType",
     )

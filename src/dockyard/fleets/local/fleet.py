@@ -21,6 +21,8 @@ from dockyard.fleets.local.spawn import bound, spawn
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import Health, WorkerSpec
 
+Elsewhere = Callable[[str], tuple[Path, Mapping[str, str]] | None]
+
 WORKER_COMMAND = (sys.executable, "-m", "dockyard.worker")
 
 
@@ -28,7 +30,8 @@ class LocalFleet:
     """Implements `protocols.fleet.Fleet`. Call `open` before anything else.
 
     `command` runs a worker; the fleet adds `--socket-fd`, `--replica-id` and `--run-dir`, and `--spare` for a spare.
-    `warm_spares` False makes `keep_warm` do nothing. `host` tells how much memory is free for spares.
+    `warm_spares` False makes `keep_warm` do nothing. `host` tells how much memory is free for spares. `elsewhere` tells
+    the interpreter of an engine that has one of its own, and what its processes need in their environment.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class LocalFleet:
         patience: Patience | None = None,
         warm_spares: bool = True,
         host: Callable[[], Host] = host_now,
+        elsewhere: Elsewhere = lambda engine: None,
     ) -> None:
         self.changed = asyncio.Event()
         self._folder = RunFolder(run_dir)
@@ -47,6 +51,7 @@ class LocalFleet:
         self._command = tuple(command)
         self._patience = patience or Patience()
         self._warm_spares = warm_spares
+        self._elsewhere = elsewhere
         self._spares = Spares(
             command,
             self._folder.path,
@@ -93,7 +98,7 @@ class LocalFleet:
 
     def keep_warm(self, engines: Collection[str]) -> None:
         if self._warm_spares:
-            self._spares.keep(engines)
+            self._spares.keep([engine for engine in engines if self._elsewhere(engine) is None])
 
     def warm(self) -> Mapping[str, int]:
         """Pids of the spares that can become replicas at once, by engine."""
@@ -136,9 +141,14 @@ class LocalFleet:
         with bound(address.socket) as listener:
             process = await self._spares.fork(spec, listener)
             if process is None:
-                process = spawn(self._command, spec, run_dir=self._folder.path, listener=listener)
+                command, extra = self._command_of(spec.engine)
+                process = spawn(command, spec, run_dir=self._folder.path, listener=listener, extra=extra)
         channel = Channel(address.socket, spec.token)
         return self._take_on(process, spec.replica_id, address, channel, spawned_at=spawned_at).status
+
+    def _command_of(self, engine: str) -> tuple[Sequence[str], Mapping[str, str]]:
+        own = self._elsewhere(engine)
+        return (self._command, {}) if own is None else ((str(own[0]), "-m", "dockyard.worker"), own[1])
 
     async def _adopt(self, known: RunningReplica, worker: Worker | None) -> bool:
         """Take on a replica that an earlier server started, if it is the very process and answers as itself."""

@@ -45,12 +45,19 @@ def bound(socket_path: str) -> Iterator[socket.socket]:
         raise
 
 
-def spawn(command: Sequence[str], spec: WorkerSpec, *, run_dir: Path, listener: socket.socket) -> Process:
-    """Start `command` as the replica of `spec`."""
+def spawn(
+    command: Sequence[str],
+    spec: WorkerSpec,
+    *,
+    run_dir: Path,
+    listener: socket.socket,
+    extra: Mapping[str, str] | None = None,
+) -> Process:
+    """Start `command` as the replica of `spec`, with `extra` in its environment."""
     with spec_file(spec) as spec_fd, log_file(run_dir, spec.replica_id) as log_fd:
         return start_process(
             [*command, *identity(listener.fileno(), spec.replica_id, run_dir)],
-            environment=environment(spec.threads, os.environ),
+            environment=environment(spec.threads, os.environ) | dict(extra or {}),
             stdin=spec_fd,
             output=log_fd,
             kept=(listener.fileno(),),
