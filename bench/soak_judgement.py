@@ -8,7 +8,7 @@ from bench.outcome import DOCKYARD, Outcome, Target
 from bench.soak_chaos import Act, Chaos
 from bench.soak_load import Tally
 from bench.soak_server import SoakServer
-from bench.soak_vitals import MEMORY_GROWTH_MIB, Flatness, Vitals, flatness
+from bench.soak_vitals import MEMORY_SLOPE_MIB, Flatness, Vitals, flatness
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Plan:
     min_replicas: int
     max_replicas: int
     settled_s: float
+    engine: str = "ctranslate2"  # of the deployment beside echo
+    patience: float = 1.0  # by which times to wait are longer, for an engine whose start takes long
 
 
 @dataclass
@@ -78,14 +80,18 @@ def judge(outcome: Outcome, found: Findings) -> None:
 
 
 def _judge_flatness(outcome: Outcome, flat: Flatness | None) -> None:
-    memory, fds = f"memory grows by at most {MEMORY_GROWTH_MIB:g} MiB", "as many descriptors at each rest"
-    processes = "as many processes at each rest"
+    memory = f"once warm, memory grows by at most {MEMORY_SLOPE_MIB:g} MiB per 1,000 requests"
+    fds, processes = "as many descriptors at each rest", "as many processes at each rest"
     if flat is None:
         outcome.targets += [Target(text, None, "too few looks") for text in (memory, fds, processes)]
         return
-    grown = f"{flat.memory_growth_mib:+.1f} MiB, first to last third of {flat.looks} looks at one process"
+    lowest, highest = flat.memory_mib
+    grown = (
+        f"{flat.memory_slope_mib:+.2f} MiB, between {lowest:.1f} and {highest:.1f}, in the last {flat.memory_looks} of "
+        f"{flat.looks} looks at one process"
+    )
     counts = f"{min(flat.fds)} to {max(flat.fds)}{f', moved: {flat.moved}' if flat.moved else ''}"
-    outcome.targets.append(Target(memory, flat.memory_growth_mib <= MEMORY_GROWTH_MIB, grown))
+    outcome.targets.append(Target(memory, flat.memory_slope_mib <= MEMORY_SLOPE_MIB, grown))
     outcome.targets.append(Target(fds, flat.fds_are_flat, counts))
     seen = f"{min(flat.processes)} to {max(flat.processes)}"
     outcome.targets.append(Target(processes, len(set(flat.processes)) == 1, seen))

@@ -4,7 +4,9 @@ import contextlib
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 
@@ -12,9 +14,10 @@ import psutil
 
 from bench.soak_server import SoakServer
 
-# What Python's allocator and SQLite's page cache may move by without a leak. One that keeps 1 KiB a request would
-# add 2 MiB between the middle of the first and of the last third of 6,000 requests, and so on: 1 % of 110 MiB is noise.
-MEMORY_GROWTH_MIB = 3.0
+# MiB per 1,000 requests, which is 260 bytes a request. First to last is no measure of a leak: a life begins with caches
+# to fill (statements and pages of each database connection, what is told of the fifty replicas of a deployment that
+# ended last), and ends at whatever point between two collections.
+MEMORY_SLOPE_MIB = 0.25
 _NUMBERED = re.compile(r":\[?\d+\]?")
 
 
@@ -73,18 +76,15 @@ def longest_life(looks: list[Vitals]) -> list[Vitals]:
 
 @dataclass(frozen=True)
 class Flatness:
-    """First and last third of one life, the first look left out: pools and caches fill then."""
+    """One life, the first look left out; of its memory the last two thirds: pools and caches fill before."""
 
     looks: int
-    memory_first_mib: float
-    memory_last_mib: float
+    memory_looks: int
+    memory_slope_mib: float  # per 1,000 requests
+    memory_mib: tuple[float, float]  # lowest and highest
     fds: tuple[int, ...]
     processes: tuple[int, ...]  # replicas and spares
     moved: dict[str, tuple[int, int]]  # kinds of descriptors whose number is not always the same: lowest, highest
-
-    @property
-    def memory_growth_mib(self) -> float:
-        return self.memory_last_mib - self.memory_first_mib
 
     @property
     def fds_are_flat(self) -> bool:
@@ -94,26 +94,48 @@ class Flatness:
 def flatness(looks: list[Vitals]) -> Flatness | None:
     """None when there are too few looks to tell."""
     life = longest_life(looks)[1:]
-    if len(life) < 3:
+    steady = life[len(life) // 3 :]
+    if len(steady) < 3:
         return None
-    third = len(life) // 3
     kinds = {kind for look in life for kind in look.fds_by_kind}
     counts = {kind: [look.fds_by_kind.get(kind, 0) for look in life] for kind in kinds}
     return Flatness(
         looks=len(life),
-        memory_first_mib=median(look.uss_mib for look in life[:third]),
-        memory_last_mib=median(look.uss_mib for look in life[-third:]),
+        memory_looks=len(steady),
+        memory_slope_mib=slope(steady),
+        memory_mib=(min(look.uss_mib for look in steady), max(look.uss_mib for look in steady)),
         fds=tuple(look.fds for look in life),
         processes=tuple(look.workers for look in life),
         moved={kind: (min(seen), max(seen)) for kind, seen in counts.items() if len(set(seen)) > 1},
     )
 
 
+def slope(looks: Sequence[Vitals]) -> float:
+    """MiB per 1,000 requests: the median over each two looks (Theil and Sen), which a hill or a step moves little."""
+    return median(
+        (later.uss_mib - sooner.uss_mib) / (later.answered - sooner.answered) * 1000
+        for sooner, later in combinations(looks, 2)
+        if later.answered > sooner.answered
+    )
+
+
 def left_behind(server: SoakServer) -> list[str]:
     """What a server that has ended must not leave: processes, sockets, half-made files."""
     found = [f"process {worker.pid}" for worker in server.workers()]
+    found += [f"process {process.pid} of an engine" for process in _of_engines(server)]
+    found += [f"folder {path.name}" for path in (server.data_dir / "run").glob("*.tmp")]
     found += [f"socket {path.name}" for path in (server.data_dir / "run").iterdir() if path.is_socket()]
     found += [f"scratch/{path.name}" for path in (server.data_dir / "scratch").iterdir()]
+    return found
+
+
+def _of_engines(server: SoakServer) -> list[psutil.Process]:
+    """Processes that an engine has made: they have other names, and the temporary folder of their replica."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR", "").startswith(str(server.data_dir)):
+                found.append(process)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from dockyard.domain.access import new_key
 from dockyard.domain.autoscaling import Demand
 from dockyard.engine_environments import EngineEnvironments
 from dockyard.fleets.local.fleet import LocalFleet
-from dockyard.fleets.local.host import host_now
+from dockyard.fleets.local.nvml import Nvml
 from dockyard.front import Front
 from dockyard.gateway.app import Gateway
 from dockyard.http_server import HttpServer, base_url_of, bind
@@ -28,7 +27,7 @@ from dockyard.logs import configure_logs
 from dockyard.loops.autoscale import Autoscaler
 from dockyard.loops.base import Loop, LoopMetrics
 from dockyard.loops.exports import Exports, remove_expired_archives
-from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh, remove_expired_uploads
+from dockyard.loops.housekeeping import forget_ended_replicas, keep_keys_fresh, remove_expired_uploads, tidy_memory
 from dockyard.loops.imports import Imports
 from dockyard.loops.observe import observe_replicas, settle_after_restart
 from dockyard.loops.prepare_jobs import PrepareJobs
@@ -36,7 +35,9 @@ from dockyard.loops.preparing import Preparations
 from dockyard.loops.reconcile import Reconciler
 from dockyard.loops.replicas import Replicas
 from dockyard.prepare.runner import ProcessPreparer
+from dockyard.process_memory import set_aside, use_one_heap
 from dockyard.protocols.fleet import RunningReplica
+from dockyard.protocols.gpus import NoGpus
 from dockyard.services.context import Context, Policy
 from dockyard.services.downloads import Downloads, read_signing_key
 from dockyard.services.keyring import LiveKeyring
@@ -53,6 +54,7 @@ SHARED_KEYS_INTERVAL_S = 0.5
 OWN_KEYS_INTERVAL_S = 5.0
 HOUSEKEEPING_INTERVAL_S = 3600.0
 FORGET_INTERVAL_S = 60.0
+TIDY_INTERVAL_S = 60.0
 
 
 def serve(settings: Settings) -> None:
@@ -60,6 +62,7 @@ def serve(settings: Settings) -> None:
 
     Raises `DockyardError` when it cannot start: the data directory is in use, the port taken, the database away.
     """
+    use_one_heap()
     configure_logs(settings.log_format, settings.log_level)
     paths = Paths(settings.data_dir.expanduser().resolve())
     paths.make()
@@ -88,7 +91,7 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
                 raise
             else:
                 port = listener.getsockname()[1]  # a public URL does not tell it
-                _settle_memory()
+                set_aside()
                 log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
             finally:
                 await serving
@@ -100,17 +103,6 @@ def _api(ctx: Context, ready: Callable[[], bool], registry: CollectorRegistry) -
     from dockyard.api.app import build_app
 
     return build_app(ctx, ready=ready, metrics=registry)
-
-
-def _settle_memory() -> None:
-    """What is there now stays: a full collection that walks it stopped every request for 94 ms.
-
-    Until here none was of use: what is imported stays, and looking at it again and again was up to a tenth of a start.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-    gc.enable()
 
 
 @contextlib.asynccontextmanager
@@ -126,9 +118,15 @@ async def _context(
     await store.open()
     own = {"vllm": settings.vllm_python} if settings.vllm_python else {}
     environments = EngineEnvironments(paths.engines, own)
-    preparer = ProcessPreparer(paths.artifacts, paths.scratch, elsewhere=environments.version_of)
+    preparer = ProcessPreparer(
+        paths.artifacts,
+        paths.scratch,
+        elsewhere=environments.version_of,
+        elsewhere_without_gpus=environments.without_gpus,
+    )
     await preparer.clean_scratch()
-    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares, elsewhere=environments.command_of)
+    gpus = NoGpus() if settings.devices == "cpu" else Nvml(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares, elsewhere=environments.command_of, gpus=gpus)
     keyring = LiveKeyring(store, clock)
     wakes: list[Callable[[], None]] = []
 
@@ -151,7 +149,7 @@ async def _context(
         keyring=keyring,
         downloads=downloads,
         uploads=uploads,
-        host=host_now,
+        host=fleet.host,
         policy=Policy(
             strict_devices=settings.devices == "strict",
             delay_unit_ms=1000 if settings.scale_delay_unit == "s" else 1,
@@ -207,6 +205,7 @@ async def _loops(
         Loop("prepare jobs", prepare_jobs.work, RECONCILE_INTERVAL_S, metrics),
         Loop("keys", lambda: keep_keys_fresh(ctx), keys_interval_s, metrics),
         Loop("housekeeping", lambda: forget_ended_replicas(ctx), FORGET_INTERVAL_S, metrics),
+        Loop("memory", tidy_memory, TIDY_INTERVAL_S, metrics),
         Loop("archives", lambda: remove_expired_archives(ctx), HOUSEKEEPING_INTERVAL_S, metrics),
         Loop("uploads", lambda: remove_expired_uploads(ctx), uploads_interval_s, metrics),
     )
@@ -251,6 +250,7 @@ async def _known_replicas(ctx: Context) -> list[RunningReplica]:
             pid=replica.pid,
             process_started_at=replica.process_started_at,
             socket=replica.socket,
+            gpus=replica.gpus,
         )
         for replica in living
         if replica.pid is not None and replica.process_started_at is not None and replica.socket is not None

@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        del self._parser  # it holds this, too: without a cycle both are gone at once
         self._lost = self._lost or str(exc or "closed by the replica")
         self._wake()
 

@@ -192,6 +192,7 @@ class Guard:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # it holds its CancelledError, that its frame, that this: no cycle a request
         if not (self._gone or self._late):
             return
         cancelled_by_others = self._task.uncancel() > self._cancelling

@@ -16,6 +16,7 @@ from dockyard.domain.autoscaling import Demand
 from dockyard.protocols.routing import Route
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
+MOST_GONE = 100  # deployments without a route that are told of still
 NO_DEPLOYMENT = ""  # the label of a request that named none that exists
 Loads = Callable[[], Iterator[tuple[Route, Demand]]]
 
@@ -73,8 +74,16 @@ class Metrics(Collector):
     def of(self, deployment: str) -> Tally:
         tally = self._tallies.get(deployment)
         if tally is None:
+            self._make_room()
             tally = self._tallies[deployment] = Tally()
         return tally
+
+    def _make_room(self) -> None:
+        """Names come with deployments and need not go with them: beyond `MOST_GONE` the oldest do."""
+        routed = {NO_DEPLOYMENT, *(route.name for route, _ in self._loads())}
+        gone = [name for name in self._tallies if name not in routed]
+        for name in gone[: max(0, len(gone) - MOST_GONE)]:
+            del self._tallies[name]
 
     def describe(self) -> Iterator[Metric]:
         return self.collect()

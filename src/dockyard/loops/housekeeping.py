@@ -1,8 +1,9 @@
-"""What is done now and then: keys kept fresh, their use written down; old rows and expired uploads removed."""
+"""What is done now and then: keys kept fresh, their use written down; old rows and uploads, memory freed."""
 
 import asyncio
 from datetime import timedelta
 
+from dockyard.process_memory import collect, give_back_freed
 from dockyard.services.context import Context
 from dockyard.store.transaction import Transaction
 
@@ -30,6 +31,13 @@ async def forget_ended_replicas(ctx: Context) -> float | None:
                 await tx.replicas.delete(replica.replica_id)
     for replica in ended:
         ctx.fleet.forget(replica.replica_id)
+    return None
+
+
+async def tidy_memory() -> float | None:
+    """Free what only cycles hold, and give back to the system what is free."""
+    collect()
+    await asyncio.to_thread(give_back_freed)
     return None
 
 

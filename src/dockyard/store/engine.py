@@ -66,7 +66,8 @@ def make_engine(url: URL) -> AsyncEngine:
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
     Path(url.database or "").touch(mode=0o600)
-    engine = create_async_engine(url, json_serializer=json_text, hide_parameters=True)
+    # The connection used last: each keeps statements and pages in memory, so no more are used than are needed at once.
+    engine = create_async_engine(url, json_serializer=json_text, hide_parameters=True, pool_use_lifo=True)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

@@ -1,13 +1,18 @@
 """Stopping: the replica may finish, within its grace; then nothing of it is left."""
 
 import asyncio
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from dockyard.fleets.local.channel import Channel
 from dockyard.fleets.local.fleet import LocalFleet
+from dockyard.fleets.local.process import Process
+from dockyard.fleets.local.replica import LocalReplica
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -54,6 +59,19 @@ async def test_nothing_is_left_after_twenty_replicas(kit: "Kit", fleet: LocalFle
     assert len(os.listdir("/proc/self/fd")) == before
     assert psutil.Process().children() == []
     assert list(kit.run_dir.glob("*.sock")) == []
+
+
+async def test_of_an_ended_replica_no_more_than_its_status_is_kept(kit: "Kit", fleet: LocalFleet) -> None:
+    stopped = [await kit.start_ready(fleet) for _ in range(3)]
+    held = [weakref.ref(one) for one in gc.get_objects() if isinstance(one, LocalReplica | Channel | Process)]
+    assert len(held) >= 9
+
+    for status in stopped:
+        await fleet.stop(status.replica_id, grace_s=60)
+    gc.collect()
+
+    assert [one() for one in held if one() is not None] == []
+    assert {status.replica_id for status in stopped} == set(fleet.statuses())
 
 
 async def test_a_forgotten_replica_leaves_no_file(kit: "Kit", fleet: LocalFleet) -> None:
