@@ -41,6 +41,11 @@ class Runtime:
     context_length: int | None
     memory_bytes: int
 
+    @property
+    def bytes_each(self) -> int:
+        """On each of its GPUs."""
+        return -(-self.memory_bytes // max(1, self.gpus))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dockyard.domain.deployment import Version
+from dockyard.domain.fit import Room
 from dockyard.domain.lifecycle import VersionState
 from dockyard.domain.replica import Replica, ReplicaFailure
 
@@ -13,7 +14,8 @@ from dockyard.domain.replica import Replica, ReplicaFailure
 class Facts:
     """What the planner is told beside the rows. `cached`, `unmade`, `cancelled`: version ids; `running`: replica ids.
 
-    `desired`: the replicas that the demand needs; None while nothing is known of it.
+    `desired`: the replicas that the demand needs; None while nothing is known of it. `rooms`: of the versions on GPUs,
+    by version id; `room` and `settling` are the others'.
     """
 
     cached: Mapping[str, str] = field(default_factory=dict[str, str])  # → key of the finished artifact
@@ -23,6 +25,7 @@ class Facts:
     running: Mapping[str, int] = field(default_factory=dict[str, int])  # → requests that run on it now
     room: int = 1_000  # how many more replicas the host has memory for
     settling: bool = False  # replicas are still loading: what they take, and so the room, is not known yet
+    rooms: Mapping[str, Room] = field(default_factory=dict[str, Room])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Plan:
     """What to do now. `route`: the version that should be served (None: nothing); `wake_at`: when to look again.
 
     `awaited`: nothing is served yet, and this version will be; requests may wait for it. `drain` are replicas to take
-    out of the route, `stop` those that may end now. `lacking`: replicas that are wanted and the host has no room for.
+    out of the route, `stop` those that may end now. `lacking`: replicas that are wanted and the host has no room for;
+    `waiting`: those for which there may be room in a moment.
     """
 
     moves: tuple[Move, ...] = ()
@@ -71,4 +75,5 @@ class Plan:
     route: Version | None = None
     awaited: Version | None = None
     lacking: int = 0
+    waiting: int = 0
     wake_at: datetime | None = None

@@ -26,7 +26,7 @@ class Replica:
     """`pid` with `process_started_at` (seconds since the epoch, from /proc) names the process beyond doubt.
 
     `token` is the secret that the replica asks of whoever calls it. `timings` in ms: spawn, import, load, warm_up.
-    `restarts` counts the replicas of this slot that failed before it.
+    `restarts` counts the replicas of this slot that failed before it. `gpus`: the UUIDs of those that it has to itself.
     """
 
     replica_id: str
@@ -49,6 +49,7 @@ class Replica:
     started_at: datetime | None = None
     ready_at: datetime | None = None
     stopped_at: datetime | None = None
+    gpus: tuple[str, ...] = ()
     revision: int = 0
 
 

@@ -37,8 +37,11 @@ def plan_start(
     if now < due_at:
         return Plan(wake_at=due_at)
     count = min(missing, max(0, facts.room))
+    short = missing - count
     return Plan(
-        starts=(Start(version, count, failed),) if count else (), lacking=0 if facts.settling else missing - count
+        starts=(Start(version, count, failed),) if count else (),
+        lacking=0 if facts.settling else short,
+        waiting=short if facts.settling else 0,
     )
 
 

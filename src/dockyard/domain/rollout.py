@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dockyard.domain.deployment import Deployment, Version
+from dockyard.domain.fit import Room, in_gib
 from dockyard.domain.lifecycle import REPLICA, ReplicaState, VersionState
 from dockyard.domain.plan import Drain, Facts, Move, Plan
 from dockyard.domain.replica import Replica
@@ -25,10 +26,8 @@ def plan_rollout(
     served = sum(1 for r in replicas if r.state is ReplicaState.READY and _serves(r, versions))
     steps: list[Plan] = []
     for version in sorted(versions, key=lambda version: version.number):  # what serves takes room first
-        step = _plan_version(deployment, version, versions, _of(version, replicas), served, facts, now)
-        started = sum(start.count for start in step.starts)
-        facts = replace(facts, room=facts.room - started, settling=facts.settling or started > 0)
-        steps.append(step)
+        own = _facts_of(version, facts, sum(start.count for step in steps for start in step.starts))
+        steps.append(_plan_version(deployment, version, versions, _of(version, replicas), served, own, now))
     serving = _serving(deployment, versions, steps)
     return Plan(
         moves=tuple(move for step in steps for move in step.moves),
@@ -39,8 +38,15 @@ def plan_rollout(
         route=serving,
         awaited=None if serving else _awaited(deployment, versions, steps),
         lacking=sum(step.lacking for step in steps),
+        waiting=sum(step.waiting for step in steps),
         wake_at=min((step.wake_at for step in steps if step.wake_at), default=None),
     )
+
+
+def _facts_of(version: Version, facts: Facts, started: int) -> Facts:
+    """`facts` with the room that this version has, when this plan has `started` so many replicas already."""
+    room = facts.rooms.get(version.version_id, Room(facts.room, facts.settling))
+    return replace(facts, room=room.count - started, settling=room.settling or started > 0)
 
 
 def _plan_version(
@@ -127,11 +133,17 @@ def _plan_deploying(
 
 
 def _no_room(version: Version) -> Move:
-    need = version.runtime.memory_bytes / (1 << 30)
-    message = (
-        f"the host has not {need:.2f} GiB of memory free for one more replica; undeploy something, "
-        "or deploy with a smaller maxBatchSize or minReplicas"
-    )
+    runtime = version.runtime
+    if runtime.device == "cuda":
+        message = (
+            f"the host has not {runtime.gpus} GPU(s) free with {in_gib(runtime.bytes_each)} of memory each for one "
+            "more replica; undeploy something or lower minReplicas (`dockyard devices --gpus` tells who has which)"
+        )
+    else:
+        message = (
+            f"the host has not {in_gib(runtime.memory_bytes)} of memory free for one more replica; undeploy something, "
+            "or deploy with a smaller maxBatchSize or minReplicas"
+        )
     return Move(version, VersionState.FAILED, Reason.NO_CAPACITY, message)
 
 

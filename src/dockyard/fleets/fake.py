@@ -14,8 +14,10 @@ import msgspec
 from dockyard.clock import Clock
 from dockyard.domain.replica import ReplicaFailure
 from dockyard.errors import DockyardError, Reason
+from dockyard.fleets.local.gpus import GpuPatience, Gpus
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import Health, ReplicaPhase, WorkerSpec
+from dockyard.protocols.gpus import GpuReader, NoGpus
 
 
 @dataclass(slots=True)
@@ -35,11 +37,21 @@ class FakeFleet:
     """Implements `protocols.fleet.Fleet`. `started` and `stopped` record the calls in order, `warm` the latest engines.
 
     `auto_ready`: every replica is ready as soon as it starts. `may_stop`: clear it to hold every `stop` back.
-    `refusal`: set it to have `start` raise it.
+    `refusal`: set it to have `start` raise it. `gpu_reader`: the machine's GPUs, given out as the local fleet does it.
     """
 
-    def __init__(self, clock: Clock, *, machine: FakeMachine | None = None, auto_ready: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        machine: FakeMachine | None = None,
+        auto_ready: bool = False,
+        gpu_reader: GpuReader | None = None,
+        gpu_patience: GpuPatience | None = None,
+    ) -> None:
         self.changed = asyncio.Event()
+        self.gpus = Gpus(gpu_reader or NoGpus(), clock, gpu_patience)
+        self.gpus.on_change = self.changed.set
         self.machine = machine or FakeMachine()
         self.auto_ready = auto_ready
         self.may_stop = asyncio.Event()
@@ -52,10 +64,14 @@ class FakeFleet:
         self._statuses: dict[str, ReplicaStatus] = {}
 
     async def open(self, known: Sequence[RunningReplica]) -> None:
+        await self.gpus.open()
         for replica in known:
+            if replica.gpus:
+                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid)
             self._statuses[replica.replica_id] = self._adopt(replica)
         for orphan in self.machine.running.keys() - self._statuses.keys():
             del self.machine.running[orphan]
+        self._note_ended()
         self.changed.set()
 
     async def start(self, spec: WorkerSpec) -> ReplicaStatus:
@@ -63,7 +79,10 @@ class FakeFleet:
             return self._statuses[spec.replica_id]
         if self.refusal is not None:
             raise self.refusal
-        self.started.append(spec)
+        gpus: tuple[str, ...] = ()
+        if spec.device == "cuda" and spec.gpus:
+            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes)
+        self.started.append(msgspec.structs.replace(spec, gpu_ids=list(gpus)))
         self.machine.written[spec.replica_id] = [f"started {spec.engine}"]
         self._put(
             ReplicaStatus(
@@ -72,6 +91,7 @@ class FakeFleet:
                 pid=next(self.machine.pids),
                 process_started_at=self._clock.now().timestamp(),
                 address=ReplicaAddress(token=spec.token, socket=f"/fake/{spec.replica_id}.sock"),
+                gpus=gpus,
             )
         )
         if self.auto_ready:
@@ -83,6 +103,7 @@ class FakeFleet:
         if status is None or not status.alive:
             return
         self.stopped.append(replica_id)
+        self.gpus.note_ending(replica_id)
         await self.may_stop.wait()
         status = self._statuses[replica_id]
         if status.alive:  # it may have crashed meanwhile, or another stop was faster
@@ -108,6 +129,7 @@ class FakeFleet:
         if stop_replicas:
             for replica_id in list(self.machine.running):
                 await self.stop(replica_id, grace_s=0)
+        await self.gpus.close()
 
     # The script: what happens to replicas.
 
@@ -169,4 +191,8 @@ class FakeFleet:
             self.machine.running[status.replica_id] = status
         else:
             self.machine.running.pop(status.replica_id, None)
+        self._note_ended()
         self.changed.set()
+
+    def _note_ended(self) -> None:
+        self.gpus.note_ended(self.machine.running.keys())

@@ -129,6 +129,7 @@ def _identified(replica: Replica, status: ReplicaStatus) -> Replica:
         pid=status.pid or replica.pid,
         process_started_at=status.process_started_at or replica.process_started_at,
         socket=status.address.socket or replica.socket,
+        gpus=status.gpus or replica.gpus,
     )
 
 

@@ -27,13 +27,14 @@ class RunningReplica:
     pid: int
     process_started_at: float  # seconds since the epoch, as psutil tells it
     socket: str
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
     """The latest that is known. `alive` False means the process is gone, and `failure` tells why unless it was stopped.
 
-    `spawn_ms`: from the fork to the first answer.
+    `spawn_ms`: from the fork to the first answer. `gpus`: the UUIDs of those that it has to itself.
     """
 
     replica_id: str
@@ -44,6 +45,7 @@ class ReplicaStatus:
     health: Health | None = None
     failure: ReplicaFailure | None = None
     spawn_ms: float | None = None
+    gpus: tuple[str, ...] = ()
 
 
 class Fleet(Protocol):
@@ -64,7 +66,9 @@ class Fleet(Protocol):
     async def start(self, spec: WorkerSpec) -> ReplicaStatus:
         """Start a replica process. Returns once the process exists, not once it is ready. Idempotent by id.
 
-        Raises `Failed` (NO_CAPACITY, INTERNAL) when the host cannot make a process.
+        It gets as many GPUs as the spec says, for itself; an ended one's are given out once their memory is free again.
+
+        Raises `Failed` (NO_CAPACITY, INTERNAL) when the host cannot make a process, or has no such GPUs.
         """
         ...
 

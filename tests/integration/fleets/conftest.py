@@ -100,6 +100,7 @@ class Kit:
         return RunningReplica(replica_id=spec.replica_id, token=spec.token, **told["replica"]), told["spare"]
 
     def known(self, status: ReplicaStatus) -> RunningReplica:
+        """What the server records of it."""
         assert status.pid is not None
         assert status.process_started_at is not None
         assert status.address.socket is not None
@@ -109,6 +110,7 @@ class Kit:
             pid=status.pid,
             process_started_at=status.process_started_at,
             socket=status.address.socket,
+            gpus=status.gpus,
         )
 
     def send(self, status: ReplicaStatus, number: int) -> None:

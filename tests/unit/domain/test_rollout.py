@@ -190,7 +190,7 @@ def test_no_room_fails_the_deploy_unless_others_are_still_loading() -> None:
     deploying = version(1, VersionState.DEPLOYING)
     (move,) = plan([deploying], facts=Facts(room=0)).moves
     assert (move.to, move.reason) == (VersionState.FAILED, Reason.NO_CAPACITY)
-    assert plan([deploying], facts=Facts(room=0, settling=True)) == Plan(awaited=deploying)
+    assert plan([deploying], facts=Facts(room=0, settling=True)) == Plan(awaited=deploying, waiting=1)
 
 
 def test_the_version_that_serves_takes_the_room_before_the_new_one() -> None:

@@ -41,6 +41,25 @@ def test_an_end_nobody_announced(
 
 
 @pytest.mark.parametrize(
+    ("line", "reason", "retryable"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", Reason.OUT_OF_MEMORY, True),
+        ("CUDA error: no kernel image is available for execution", Reason.ENGINE_CANNOT_USE_GPU, False),
+        ("CUDA driver version is insufficient for CUDA runtime version", Reason.GPU_DRIVER_TOO_OLD, False),
+        ("CUDA error: an illegal memory access was encountered", Reason.GPU_FAILED, True),
+    ],
+)
+def test_the_last_words_of_cuda_count_on_a_gpu_only(line: str, reason: Reason, retryable: bool) -> None:
+    tail = ("could not load libcudnn: goes on without", line, "at frame 1")
+    exit = Exit(signal=signal.SIGABRT)
+    failure = failure_of(exit, said=None, oom_killed=False, log_tail=tail, at=AT, on_gpus=True)
+    assert (failure.reason, failure.retryable) == (reason, retryable)
+    assert "SIGABRT" in failure.message
+    elsewhere = failure_of(exit, said=None, oom_killed=False, log_tail=tail[:1], at=AT)
+    assert elsewhere.reason is Reason.ENGINE_CRASHED
+
+
+@pytest.mark.parametrize(
     ("told", "reason", "retryable"),
     [
         ("ENGINE_NOT_INSTALLED", Reason.ENGINE_NOT_INSTALLED, False),

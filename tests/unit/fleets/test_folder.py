@@ -1,15 +1,17 @@
 """Where sockets lie: short names, short paths, private folders."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from dockyard.errors import Failed
-from dockyard.fleets.local.folder import RunFolder
+from dockyard.fleets.local.folder import RunFolder, temporary_folder
 
 ID = "rp-0f1e2d3c-0000-4000-8000-000000000000"
+UUID_LONG = "x" * 36
 
 
 @pytest.fixture
@@ -54,6 +56,22 @@ def test_every_path_fits_a_socket(tmp_path: Path) -> None:
         base = Path("/x" + "y" * (length - 2))
         path = RunFolder(base).socket_path(ID, taken=())
         assert len(os.fsencode(path)) <= 107
+
+
+def test_every_name_of_an_engine_fits_in_the_temporary_folder() -> None:
+    for length in range(30, 110):
+        socket = RunFolder(Path("/x" + "y" * (length - 2))).socket_path(ID, taken=())
+        assert len(os.fsencode(temporary_folder(socket) / UUID_LONG)) <= 107
+
+
+def test_temporary_folders_go_with_their_sockets(folder: RunFolder) -> None:
+    kept, gone = (str(folder.sockets / f"{name}.sock") for name in ("kept", "gone"))
+    for socket in (kept, gone):
+        (folder.make_temporary(socket) / "file").touch()
+    folder.remove_sockets_except([kept])
+    assert [(temporary_folder(socket) / "file").exists() for socket in (kept, gone)] == [True, False]
+    shutil.rmtree(temporary_folder(kept))
+    folder.leave()
 
 
 def test_a_folder_that_others_may_read_is_closed(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The device types, and how this host stands in for each."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from dockyard.api.wire.base import Listing, WireOut
-from dockyard.domain.devices import Device, Host, place
+from dockyard.domain.devices import MIB, Device, Host, place
+from dockyard.domain.gpus import HostGpu
 from dockyard.errors import Invalid
 
 
@@ -39,5 +42,41 @@ class DeviceOut(WireOut):
         )
 
 
+class HostGpuOut(WireOut):
+    index: int = Field(description="As nvidia-smi numbers it.")
+    uuid: str
+    model: str
+    memory_mib: int = Field(serialization_alias="memoryMiB")
+    free_mib: int = Field(serialization_alias="freeMiB")
+    used_by_others_mib: int = Field(
+        serialization_alias="usedByOthersMiB", description="By processes that are no replicas of this server."
+    )
+    compute_capability: str
+    replica_id: str | None = Field(description="The replica that has it to itself.")
+    state: Literal["free", "taken", "ending", "not used"] = Field(
+        description="`ending`: its replica is on its way out, or is gone and its memory is not free yet."
+    )
+    message: str | None = Field(description="What is waited for, or why it is not used.")
+
+    @classmethod
+    def of(cls, gpu: HostGpu) -> "HostGpuOut":
+        taken: Literal["free", "taken", "ending"] = "free" if gpu.replica_id is None else "taken"
+        return cls(
+            index=gpu.index,
+            uuid=gpu.uuid,
+            model=gpu.model,
+            memory_mib=gpu.total_bytes // MIB,
+            free_mib=gpu.free_bytes // MIB,
+            used_by_others_mib=gpu.others_bytes // MIB,
+            compute_capability=".".join(map(str, gpu.capability)),
+            replica_id=gpu.replica_id,
+            state="not used" if gpu.fault else "ending" if gpu.ending else taken,
+            message=gpu.fault or gpu.awaits,
+        )
+
+
 class DevicesOut(Listing):
     devices: tuple[DeviceOut, ...]
+    host_gpus: tuple[HostGpuOut, ...] = Field(description="The GPUs of the server's host.")
+    gpu_driver: str | None = Field(description="Version of the host's GPU driver; null where there is none.")
+    gpu_message: str | None = Field(description="Why the host's GPUs cannot be asked.")

@@ -3,7 +3,10 @@
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from dockyard.clock import Clock
 from dockyard.domain.devices import Host
@@ -13,6 +16,7 @@ from dockyard.fleets.local import log
 from dockyard.fleets.local.adoption import Worker, end_all, find_workers
 from dockyard.fleets.local.channel import Channel
 from dockyard.fleets.local.folder import RunFolder
+from dockyard.fleets.local.gpus import GpuPatience, Gpus
 from dockyard.fleets.local.host import host_now
 from dockyard.fleets.local.process import Process
 from dockyard.fleets.local.replica import LOG_TAIL_LINES, SERVING, LocalReplica, Patience
@@ -20,6 +24,7 @@ from dockyard.fleets.local.spares import Spares
 from dockyard.fleets.local.spawn import bound, spawn
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import Health, WorkerSpec
+from dockyard.protocols.gpus import GpuReader, NoGpus
 
 Elsewhere = Callable[[str], tuple[Path, Mapping[str, str]] | None]
 
@@ -31,7 +36,8 @@ class LocalFleet:
 
     `command` runs a worker; the fleet adds `--socket-fd`, `--replica-id` and `--run-dir`, and `--spare` for a spare.
     `warm_spares` False makes `keep_warm` do nothing. `host` tells how much memory is free for spares. `elsewhere` tells
-    the interpreter of an engine that has one of its own, and what its processes need in their environment.
+    the interpreter of an engine that has one of its own, and what its processes need in their environment. `gpus` reads
+    the machine's GPUs.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class LocalFleet:
         warm_spares: bool = True,
         host: Callable[[], Host] = host_now,
         elsewhere: Elsewhere = lambda engine: None,
+        gpus: GpuReader | None = None,
+        gpu_patience: GpuPatience | None = None,
     ) -> None:
         self.changed = asyncio.Event()
         self._folder = RunFolder(run_dir)
@@ -52,6 +60,9 @@ class LocalFleet:
         self._patience = patience or Patience()
         self._warm_spares = warm_spares
         self._elsewhere = elsewhere
+        self._host = host
+        self.gpus = Gpus(gpus or NoGpus(), clock, gpu_patience)
+        self.gpus.on_change = self.changed.set
         self._spares = Spares(
             command,
             self._folder.path,
@@ -62,15 +73,22 @@ class LocalFleet:
         )
         self._starting: dict[str, tuple[ReplicaStatus, asyncio.Task[ReplicaStatus]]] = {}  # no process yet
         self._replicas: dict[str, LocalReplica] = {}
-        self._lost: dict[str, ReplicaStatus] = {}  # known ones that did not outlive the last server
+        # The last words of those that are over, and of known ones that did not outlive the last server: what they held
+        # has gone. A deployment that breathes ends some every few seconds, and they are shown until they are forgotten.
+        self._ended: dict[str, ReplicaStatus] = {}
 
     async def open(self, known: Sequence[RunningReplica]) -> None:
         self._folder.ensure()
+        await self.gpus.open()
+        for replica in known:
+            if replica.gpus:
+                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid)
         workers = await asyncio.to_thread(find_workers, self._folder.path)
         adopted = await asyncio.gather(*(self._adopt(replica, workers.get(replica.pid)) for replica in known))
         ours = {replica.pid for replica, taken in zip(known, adopted, strict=True) if taken}
         await end_all(worker for pid, worker in workers.items() if pid not in ours)
         self._folder.remove_sockets_except(self._sockets())
+        self._note_ended()
         self.changed.set()
 
     async def start(self, spec: WorkerSpec) -> ReplicaStatus:
@@ -94,7 +112,13 @@ class LocalFleet:
             await asyncio.wait({self._starting[replica_id][1]})
         replica = self._replicas.get(replica_id)
         if replica is not None:
+            self.gpus.note_ending(replica_id)
             await replica.stop(grace_s)
+
+    def host(self) -> Host:
+        """The machine as it is now, with its GPUs as of the last look and who has them."""
+        gpus = self.gpus
+        return replace(self._host(), gpus=gpus.seen(), gpu_driver=gpus.driver, gpu_trouble=gpus.trouble)
 
     def keep_warm(self, engines: Collection[str]) -> None:
         if self._warm_spares:
@@ -110,7 +134,7 @@ class LocalFleet:
 
     def statuses(self) -> Mapping[str, ReplicaStatus]:
         starting = {replica_id: status for replica_id, (status, _) in self._starting.items()}
-        return self._lost | starting | {replica_id: replica.status for replica_id, replica in self._replicas.items()}
+        return self._ended | starting | {replica_id: replica.status for replica_id, replica in self._replicas.items()}
 
     def logs(self, replica_id: str, lines: int = 200) -> Sequence[str]:
         return log.tail(self._folder.log_path(replica_id), lines)
@@ -121,7 +145,7 @@ class LocalFleet:
         if replica is not None and replica.status.alive:
             return
         self._replicas.pop(replica_id, None)
-        self._lost.pop(replica_id, None)
+        self._ended.pop(replica_id, None)
         self._folder.log_path(replica_id).unlink(missing_ok=True)
 
     async def close(self, *, stop_replicas: bool) -> None:
@@ -132,23 +156,42 @@ class LocalFleet:
             await asyncio.gather(*(replica.stop(self._patience.close_grace_s) for replica in replicas))
         await asyncio.gather(*(replica.leave() for replica in replicas))
         await self._spares.close()
+        await self.gpus.close()
         self._folder.leave()
 
     async def _start(self, spec: WorkerSpec, address: ReplicaAddress) -> ReplicaStatus:
         """From a spare, if there is one; else a process from scratch."""
-        assert address.socket is not None
         spawned_at = self._clock.monotonic()
+        gpus: tuple[str, ...] = ()
+        if spec.device == "cuda" and spec.gpus:
+            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes)
+        try:
+            adapter = spec.adapter and msgspec.structs.replace(spec.adapter, sockets=str(self._folder.sockets))
+            share = self.gpus.free_share(gpus)
+            told = msgspec.structs.replace(spec, gpu_ids=list(gpus), gpu_share=share, adapter=adapter)
+            process = await self._make(told, address)
+        except BaseException:
+            self.gpus.drop(spec.replica_id)
+            raise
+        self.gpus.lead(spec.replica_id, process.pid)
+        channel = Channel(address.socket or "", spec.token)
+        return self._take_on(process, spec.replica_id, address, channel, spawned_at=spawned_at, gpus=gpus).status
+
+    async def _make(self, spec: WorkerSpec, address: ReplicaAddress) -> Process:
+        assert address.socket is not None
         with bound(address.socket) as listener:
             process = await self._spares.fork(spec, listener)
             if process is None:
-                command, extra = self._command_of(spec.engine)
+                command, extra = self._command_of(spec.engine, address.socket)
                 process = spawn(command, spec, run_dir=self._folder.path, listener=listener, extra=extra)
-        channel = Channel(address.socket, spec.token)
-        return self._take_on(process, spec.replica_id, address, channel, spawned_at=spawned_at).status
+        return process
 
-    def _command_of(self, engine: str) -> tuple[Sequence[str], Mapping[str, str]]:
+    def _command_of(self, engine: str, socket: str) -> tuple[Sequence[str], Mapping[str, str]]:
         own = self._elsewhere(engine)
-        return (self._command, {}) if own is None else ((str(own[0]), "-m", "dockyard.worker"), own[1])
+        if own is None:
+            return self._command, {}
+        temporary = str(self._folder.make_temporary(socket))  # what such an engine leaves in it goes with the replica
+        return (str(own[0]), "-m", "dockyard.worker"), {**own[1], "TMPDIR": temporary}
 
     async def _adopt(self, known: RunningReplica, worker: Worker | None) -> bool:
         """Take on a replica that an earlier server started, if it is the very process and answers as itself."""
@@ -170,7 +213,7 @@ class LocalFleet:
             self._lose(known, "it no longer answered as itself and was ended")
             return False
         address = ReplicaAddress(token=known.token, socket=known.socket)
-        self._take_on(process, known.replica_id, address, channel, health=health)
+        self._take_on(process, known.replica_id, address, channel, health=health, gpus=known.gpus)
         return True
 
     def _take_on(
@@ -182,6 +225,7 @@ class LocalFleet:
         *,
         health: Health | None = None,
         spawned_at: float | None = None,
+        gpus: tuple[str, ...] = (),
     ) -> LocalReplica:
         replica = LocalReplica(
             process,
@@ -192,8 +236,10 @@ class LocalFleet:
             clock=self._clock,
             patience=self._patience,
             on_change=self._on_change,
+            on_over=self._let_go,
             health=health,
             spawned_at=spawned_at,
+            gpus=gpus,
         )
         self._replicas[replica_id] = replica
         replica.begin()
@@ -201,8 +247,19 @@ class LocalFleet:
         return replica
 
     def _on_change(self) -> None:
+        self._note_ended()
         self.changed.set()
         self._spares.tend()
+
+    def _note_ended(self) -> None:
+        self.gpus.note_ended({replica_id for replica_id, status in self.statuses().items() if status.alive})
+
+    def _let_go(self, replica: LocalReplica) -> None:
+        """Keep what is told of a replica that is over, unless it was forgotten meanwhile."""
+        replica_id = replica.status.replica_id
+        if self._replicas.get(replica_id) is replica:
+            del self._replicas[replica_id]
+            self._ended[replica_id] = replica.status
 
     def _is_starting(self) -> bool:
         """Whether a replica is on its way."""
@@ -212,7 +269,7 @@ class LocalFleet:
         )
 
     def _lose(self, known: RunningReplica, how: str) -> None:
-        self._lost[known.replica_id] = ReplicaStatus(
+        self._ended[known.replica_id] = ReplicaStatus(
             replica_id=known.replica_id,
             alive=False,
             pid=known.pid,

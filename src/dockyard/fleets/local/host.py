@@ -11,7 +11,7 @@ from dockyard.fleets.local import cgroup
 def host_now() -> Host:
     """What there is and what is free now; the limits of the control group (a container's) count.
 
-    No GPU is looked for yet: `gpus` is empty.
+    Of GPUs the fleet knows more, which gives them out: see `LocalFleet.host`.
     """
     memory = psutil.virtual_memory()
     bound = cgroup.memory_bound()

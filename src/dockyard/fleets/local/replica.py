@@ -1,6 +1,7 @@
 """One running replica: listens to it, notices its end, tells why, and cleans up behind it."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from dockyard.errors import Reason, Unavailable
 from dockyard.fleets.local import cgroup, log
 from dockyard.fleets.local.autopsy import Exit, failure_of
 from dockyard.fleets.local.channel import Channel
+from dockyard.fleets.local.folder import temporary_folder
 from dockyard.fleets.local.process import Process
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus
 from dockyard.protocols.generation import Health, ReplicaError
@@ -44,7 +46,10 @@ class Patience:
 
 
 class LocalReplica:
-    """Holds the latest `status`; `on_change` is called when the replica's phase changes or it ends."""
+    """Holds the latest `status`; `on_change` is called when the replica's phase changes or it ends.
+
+    `on_over` is called once nothing of it is left but its log, and `status` will not change any more.
+    """
 
     def __init__(
         self,
@@ -57,8 +62,10 @@ class LocalReplica:
         clock: Clock,
         patience: Patience,
         on_change: Callable[[], None],
+        on_over: Callable[["LocalReplica"], None],
         health: Health | None = None,
         spawned_at: float | None = None,
+        gpus: tuple[str, ...] = (),
     ) -> None:
         self.status = ReplicaStatus(
             replica_id=replica_id,
@@ -67,6 +74,7 @@ class LocalReplica:
             process_started_at=process.started_at,
             address=address,
             health=health,
+            gpus=gpus,
         )
         self._process = process
         self._channel = channel
@@ -74,6 +82,7 @@ class LocalReplica:
         self._clock = clock
         self._patience = patience
         self._on_change = on_change
+        self._on_over = on_over
         self._spawned_at = spawned_at  # on the monotonic clock; None when an earlier server spawned it
         self._oom_kills = cgroup.oom_kills()
         self._unwanted = False  # somebody asked for the end
@@ -187,12 +196,14 @@ class LocalReplica:
         failure = self._failure_at_end(await self._process.reap())
         if self.status.address.socket is not None:
             Path(self.status.address.socket).unlink(missing_ok=True)
+            shutil.rmtree(temporary_folder(self.status.address.socket), ignore_errors=True)
         self.status = replace(self.status, alive=False, failure=failure)
         self._on_change()
         await self._cancel_all_but(asyncio.current_task())
         await self._channel.close()
         self._process.close()
         self._over.set()
+        self._on_over(self)
 
     def _failure_at_end(self, exit: Exit) -> ReplicaFailure | None:
         if self._unwanted and self._cause is None:
@@ -203,6 +214,7 @@ class LocalReplica:
             oom_killed=cgroup.oom_kills() > self._oom_kills,
             log_tail=log.tail(self._log_path, LOG_TAIL_LINES),
             at=self._clock.now(),
+            on_gpus=bool(self.status.gpus),
         )
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -57,7 +57,7 @@ def spawn(
     with spec_file(spec) as spec_fd, log_file(run_dir, spec.replica_id) as log_fd:
         return start_process(
             [*command, *identity(listener.fileno(), spec.replica_id, run_dir)],
-            environment=environment(spec.threads, os.environ) | dict(extra or {}),
+            environment=environment(spec.threads, os.environ) | spec.gpu_environment() | dict(extra or {}),
             stdin=spec_fd,
             output=log_fd,
             kept=(listener.fileno(),),

@@ -1,0 +1,211 @@
+"""GPUs are one replica's at a time, until its memory is free again; what others do on them counts."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from structlog.testing import capture_logs
+
+from dockyard.domain.devices import GIB
+from dockyard.errors import Failed, Reason
+from dockyard.fleets.fake_gpus import FakeGpus
+from dockyard.fleets.local.gpus import GpuPatience, Gpus
+
+NEVER = GpuPatience(look_every_s=3600, release_every_s=3600)
+OURS, OTHERS = os.getpid(), os.getppid()  # any two that live
+GONE = 2**22 + 1  # above the largest pid that Linux gives
+
+
+class StepClock:
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> StepClock:
+    return StepClock()
+
+
+@pytest.fixture
+def machine() -> FakeGpus:
+    machine = FakeGpus()
+    machine.add()
+    return machine
+
+
+@pytest.fixture
+async def gpus(machine: FakeGpus, clock: StepClock) -> AsyncIterator[Gpus]:
+    made = Gpus(machine, clock, NEVER)
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_gpu_is_given_out_once_and_the_refusal_says_who_has_it(gpus: Gpus, machine: FakeGpus) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, 10 * GIB)
+    assert gpus.seen()[0].replica_id == "rp-1"
+    with pytest.raises(Failed, match=r"GPU 0 .* is rp-1's") as caught:
+        await gpus.take("rp-2", 1, 10 * GIB)
+    assert caught.value.reason is Reason.NO_CAPACITY
+    other = machine.add()
+    assert await gpus.take("rp-2", 1, 10 * GIB) == (other,)
+    gpus.drop("rp-1")
+    assert await gpus.take("rp-3", 1, 10 * GIB) == (uuid,)
+
+
+async def test_two_who_come_at_once_get_different_ones(gpus: Gpus, machine: FakeGpus) -> None:
+    machine.add()
+    one, two = await asyncio.gather(gpus.take("rp-1", 1, GIB), gpus.take("rp-2", 1, GIB))
+    assert one != two
+
+
+async def test_what_others_use_is_not_given_out(gpus: Gpus, machine: FakeGpus) -> None:
+    uuid = gpus.seen()[0].uuid
+    machine.use(uuid, OTHERS, 15)  # since the last look
+    with pytest.raises(Failed, match=r"has 7\.50 of 22\.50 GiB free, 15\.00 GiB are used by others"):
+        await gpus.take("rp-1", 1, 10 * GIB)
+    assert gpus.seen()[0].others_bytes == 15 * GIB
+    assert await gpus.take("rp-1", 1, 7 * GIB) == (uuid,)
+    assert gpus.free_share([uuid]) == pytest.approx(7.5 / 22.5)
+
+
+async def test_memory_of_an_ended_replica_is_waited_for(gpus: Gpus, machine: FakeGpus) -> None:
+    changes: list[None] = []
+    gpus.on_change = lambda: changes.append(None)
+    (uuid,) = await gpus.take("rp-1", 1, GIB)
+    gpus.lead("rp-1", os.getsid(0))  # this very process is of that session
+    machine.use(uuid, OURS, 3)
+    await gpus.look()
+    assert gpus.seen()[0].others_bytes == 0
+    gpus.note_ended(())
+    await gpus.look()
+    (seen,) = gpus.seen()
+    assert (seen.replica_id, seen.ending) == ("rp-1", True)
+    assert seen.awaits == f"GPU 0 (NVIDIA A10G): process(es) {OURS} of it are still on it"
+    machine.hide(uuid, OURS)  # the process is listed no more, its memory is still taken
+    await gpus.look()
+    assert gpus.seen()[0].awaits == "GPU 0 (NVIDIA A10G): 3.00 GiB of its memory are not free yet"
+    changes.clear()
+    machine.free(uuid)
+    await gpus.look()
+    assert gpus.seen()[0].replica_id is None
+    assert changes
+
+
+async def test_memory_that_others_take_meanwhile_is_not_waited_for(gpus: Gpus, machine: FakeGpus) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB)
+    machine.use(uuid, OTHERS, 5)
+    gpus.note_ended(())
+    await gpus.look()
+    assert (gpus.seen()[0].replica_id, gpus.seen()[0].others_bytes) == (None, 5 * GIB)
+
+
+async def test_in_a_container_what_was_there_before_tells(gpus: Gpus, machine: FakeGpus) -> None:
+    """The driver lists pids of the host, which mean nothing here."""
+    uuid = gpus.seen()[0].uuid
+    machine.use(uuid, GONE, 1)
+    await gpus.take("rp-1", 1, GIB)
+    machine.use(uuid, GONE + 1, 3)  # the replica's, by a number that nobody here knows
+    gpus.note_ended(())
+    await gpus.look()
+    assert gpus.seen()[0].awaits == "GPU 0 (NVIDIA A10G): 3.00 GiB of its memory are not free yet"
+    machine.free(uuid, GONE + 1)
+    await gpus.look()
+    assert gpus.seen()[0].replica_id is None
+
+
+async def test_memory_that_never_comes_back_is_given_up_and_counts_as_others(
+    gpus: Gpus, machine: FakeGpus, clock: StepClock
+) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB)
+    machine.use(uuid, GONE, 20)
+    gpus.note_ended(())
+    clock.at += NEVER.release_within_s - 1
+    await gpus.look()
+    assert gpus.seen()[0].replica_id == "rp-1"
+    clock.at += 1
+    with capture_logs() as logs:
+        await gpus.look()
+    assert [entry["replica"] for entry in logs] == ["rp-1"]
+    (seen,) = gpus.seen()
+    assert (seen.replica_id, seen.others_bytes) == (None, 20 * GIB)
+    with pytest.raises(Failed, match=r"2\.50 of 22\.50 GiB free"):
+        await gpus.take("rp-2", 1, 10 * GIB)
+
+
+async def test_replicas_of_an_earlier_server_keep_theirs(gpus: Gpus, machine: FakeGpus) -> None:
+    uuid = gpus.seen()[0].uuid
+    machine.use(uuid, OURS, 3)
+    gpus.keep("rp-1", (uuid,), os.getsid(0))
+    await gpus.look()
+    assert (gpus.seen()[0].replica_id, gpus.seen()[0].others_bytes) == ("rp-1", 0)
+    gpus.note_ended({"rp-1"})
+    await gpus.look()
+    assert not gpus.seen()[0].ending
+
+
+async def test_the_watch_sees_what_others_free(machine: FakeGpus, clock: StepClock) -> None:
+    uuid = machine.read().gpus[0].uuid
+    machine.use(uuid, OTHERS, 20)
+    gpus = Gpus(machine, clock, GpuPatience(look_every_s=0.001))
+    changed = asyncio.Event()
+    gpus.on_change = changed.set
+    await gpus.open()
+    changed.clear()
+    machine.free(uuid)
+    await changed.wait()
+    assert gpus.seen()[0].free_bytes == gpus.seen()[0].total_bytes
+    await gpus.close()
+
+
+async def test_a_broken_driver_is_told_once_and_waited_for(machine: FakeGpus, clock: StepClock) -> None:
+    machine.trouble = "NVML says: driver/library version mismatch"
+    gpus = Gpus(machine, clock, NEVER)
+    with capture_logs() as logs:
+        await gpus.open()
+        await gpus.look()
+    assert [entry["event"] for entry in logs] == ["the GPUs cannot be used"]
+    assert gpus.trouble == machine.trouble
+    with pytest.raises(Failed, match="version mismatch"):
+        await gpus.take("rp-1", 1, GIB)
+    machine.trouble = None
+    assert len(await gpus.take("rp-1", 1, GIB)) == 1
+    await gpus.close()
+
+
+async def test_nothing_is_free_while_the_driver_cannot_be_asked(gpus: Gpus, machine: FakeGpus) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB)
+    machine.use(uuid, GONE, 5)
+    machine.trouble = "NVML says: Timeout"
+    gpus.note_ended(())
+    await gpus.look()
+    assert gpus.seen() == ()
+    machine.trouble = None
+    await gpus.look()
+    assert gpus.seen()[0].awaits == "GPU 0 (NVIDIA A10G): 5.00 GiB of its memory are not free yet"
+
+
+async def test_a_gpu_that_breaks_down_is_told_and_left_out(gpus: Gpus, machine: FakeGpus) -> None:
+    machine.break_down(gpus.seen()[0].uuid, "it has fallen off the bus")
+    with capture_logs() as logs:
+        await gpus.look()
+    assert [entry["why"] for entry in logs] == ["it has fallen off the bus"]
+    with pytest.raises(Failed, match="is not used: it has fallen off the bus"):
+        await gpus.take("rp-1", 1, GIB)
+
+
+async def test_a_machine_without_gpus_is_looked_at_once(clock: StepClock) -> None:
+    machine = FakeGpus()
+    gpus = Gpus(machine, clock, GpuPatience(look_every_s=0))
+    await gpus.open()
+    await asyncio.sleep(0)
+    assert machine.reads == 1
+    await gpus.close()
