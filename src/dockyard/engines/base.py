@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from dockyard.engines.constraint import Constraint, Constraints
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Sampling:
 class Row:
     """One continuation to make: at most `max_new` (≥ 1) tokens after `prompt` and the already known `resume`.
 
-    `prefilled`: the same of the generation that `resume` came from, where it had one.
+    `prefilled`: the same of the generation that `resume` came from, where it had one. `constraint`: what the output,
+    `resume` and all, must match. `logprobs`: with each token, its own and those of so many of the most probable ones.
     """
 
     prompt: Sequence[int]
@@ -32,10 +35,24 @@ class Row:
     sampling: Sampling
     resume: Sequence[int] = ()
     prefilled: int | None = None
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How probable a token was to the model, as logarithms: before temperature, top-k, top-p and constraint.
+
+    `top`: the most probable tokens at its place, the first one first.
+    """
+
+    logprob: float
+    top: Sequence[tuple[int, float]] = ()
 
 
 class Generation:
     """One row's output: iterate for lists of new ids, an end-of-sequence id last if the model ended by itself.
+    `chances` are those of the ids that came last, where the row asks for them.
 
     All of it belongs to the event loop, but `cancelled`, which an engine's thread may read. Leaving the iteration
     early needs `cancel()`; then the row leaves the batch at the next step.
@@ -44,14 +61,27 @@ class Generation:
     digits of what follows depend on that and it is not the usual all but one. Whoever resumes passes it on (`Row`).
     """
 
-    __slots__ = ("_ended", "_error", "_ids", "_on_cancel", "_waiter", "cancelled", "prefilled", "row")
+    __slots__ = (
+        "_chances",
+        "_ended",
+        "_error",
+        "_ids",
+        "_on_cancel",
+        "_waiter",
+        "cancelled",
+        "chances",
+        "prefilled",
+        "row",
+    )
 
     def __init__(self, row: Row, on_cancel: Callable[["Generation"], None]) -> None:
         self.row = row
         self.cancelled = False
         self.prefilled: int | None = None
+        self.chances: list[Chance] = []
         self._on_cancel = on_cancel
         self._ids: list[int] = []
+        self._chances: list[Chance] = []
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -68,10 +98,12 @@ class Generation:
         self.end()
         self._on_cancel(self)
 
-    def deliver(self, ids: Sequence[int]) -> None:
+    def deliver(self, ids: Sequence[int], chances: Sequence[Chance] = ()) -> None:
         """For the engine: new tokens. Ignored after the end."""
         if not self._ended:
             self._ids.extend(ids)
+            if chances:
+                self._chances.extend(chances)
             self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
@@ -96,6 +128,8 @@ class Generation:
             finally:
                 self._waiter = None
         ids, self._ids = self._ids, []
+        if self._chances:
+            self.chances, self._chances = self._chances, []
         return ids
 
     def _wake(self) -> None:
@@ -107,10 +141,12 @@ class Engine(Protocol):
     """A model in memory. Built and loaded on a thread of the worker's, used from its event loop.
 
     `name`: as in the registry. `capacity`: rows that run at once. `largest_batch`: rows of the largest batch so far.
+    `constraints`: None if it knows neither constraints nor logprobs.
     """
 
     name: str
     can_seed: bool
+    constraints: Constraints | None
     capacity: int
     eos_token_ids: frozenset[int]
 
@@ -136,3 +172,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """End what runs and let the engine's thread go. Idempotent."""
         ...
+
+
+@runtime_checkable
+class TellsItsStart(Protocol):
+    """An engine whose `load` takes so long that it tells how far it is.
+
+    `tell_start` is set by whoever loads it, and called on any thread: the share that is over, and what comes now.
+    """
+
+    tell_start: Callable[[float, str], object]

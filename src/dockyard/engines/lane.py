@@ -5,12 +5,24 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from dockyard.engines.base import Generation, Row
+from dockyard.engines.base import Chance, Generation, Row
 from dockyard.engines.failures import translated
 
-# emit(index of the row in the batch, token id) → True when that row must stop. For the engine's thread.
-Emit = Callable[[int, int], bool]
+
+class Emit(Protocol):
+    """For the engine's thread; `index` is the row's in the batch."""
+
+    def __call__(self, index: int, token: int, chance: Chance | None = None) -> bool:
+        """True when that row must stop."""
+        ...
+
+    def fail(self, index: int, error: Exception) -> None:
+        """End that row, and no other."""
+        ...
+
+
 RunBatch = Callable[[Sequence[Row], Emit], None]
 
 _PACE_S = 0.05  # taken for a step as long as there was none
@@ -36,7 +48,7 @@ class Lane:
         self._on_done = on_done
         self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()
         # What the thread has for the loop; one hop of the loop carries all that is there.
-        self._out: deque[tuple[Generation, int | None, BaseException | None]] = deque()
+        self._out: deque[tuple[Generation, int | None, Chance | BaseException | None]] = deque()
         self._hop_pending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -77,17 +89,20 @@ class Lane:
         """Hand what the thread has made to its rows, the tokens of several steps together."""
         self._hop_pending = False  # before the reading: whatever comes after it gets a hop of its own
         tokens: dict[Generation, list[int]] = {}
+        chances: dict[Generation, list[Chance]] = {}
         ends: list[tuple[Generation, BaseException | None]] = []
         while self._out:
-            generation, token, error = self._out.popleft()
-            if token is None:
-                ends.append((generation, error))
-            else:
+            generation, token, told = self._out.popleft()
+            if not isinstance(told, Chance) and token is None:
+                ends.append((generation, told))
+            elif token is not None:
                 tokens.setdefault(generation, []).append(token)
+                if isinstance(told, Chance):
+                    chances.setdefault(generation, []).append(told)
         if tokens and self._loop is not None:
             self._told_at = self._loop.time()
         for generation, ids in tokens.items():
-            generation.deliver(ids)
+            generation.deliver(ids, chances.get(generation, ()))
         for generation, error in ends:
             generation.end(error)
 
@@ -107,29 +122,56 @@ class Lane:
         left = {index: generation.row.max_new for index, generation in enumerate(batch)}
         error: BaseException | None = None
         try:
-            self._run_batch([generation.row for generation in batch], lambda i, t: self._emit(batch, left, i, t))
+            self._run_batch([generation.row for generation in batch], _Emitted(self, batch, left))
         except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
             error = translated(failure, "the generation")
         for index in left:
             self._out.append((batch[index], None, error))
 
-    def _emit(self, batch: list[Generation], left: dict[int, int], index: int, token: int) -> bool:
+    def emit(
+        self, batch: list[Generation], left: dict[int, int], index: int, token: int, chance: Chance | None
+    ) -> bool:
         """Take one token. A row stops at its end of sequence, at its `max_new`, or when nobody wants it any more."""
         if index not in left:
             return True
         generation = batch[index]
         left[index] -= 1
         self._steps = max(self._steps, generation.row.max_new - left[index])
-        self._out.append((generation, token, None))
+        self._out.append((generation, token, chance))
         stops = token in self._eos or left[index] == 0 or generation.cancelled
         if stops:
             del left[index]
             self._out.append((generation, None, None))
+        self._hop()
+        return stops
+
+    def fail(self, batch: list[Generation], left: dict[int, int], index: int, error: Exception) -> None:
+        if left.pop(index, None) is not None:
+            self._out.append((batch[index], None, error))
+            self._hop()
+
+    def _hop(self) -> None:
         if not self._hop_pending:
             self._hop_pending = True
             self._call_loop(self._deliver)
-        return stops
 
     def _call_loop(self, callback: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
+
+
+class _Emitted:
+    """`Emit` for one batch; `left`: tokens that each row that goes on may still have."""
+
+    __slots__ = ("_batch", "_lane", "_left")
+
+    def __init__(self, lane: Lane, batch: list[Generation], left: dict[int, int]) -> None:
+        self._lane = lane
+        self._batch = batch
+        self._left = left
+
+    def __call__(self, index: int, token: int, chance: Chance | None = None) -> bool:
+        return self._lane.emit(self._batch, self._left, index, token, chance)
+
+    def fail(self, index: int, error: Exception) -> None:
+        self._lane.fail(self._batch, self._left, index, error)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +22,15 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from dockyard.engines.base import Row
+from dockyard.engines.base import Chance, Row
 from dockyard.engines.batched import BatchedEngine
 from dockyard.engines.cohorts import by_key
+from dockyard.engines.constraint import Constraints
+from dockyard.engines.constraint_mask import bar_
 from dockyard.engines.failures import translated
 from dockyard.engines.lane import Emit
-from dockyard.errors import Failed, Reason
+from dockyard.engines.vocabulary import read_vocabulary
+from dockyard.errors import DockyardError, Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -49,6 +53,7 @@ class TransformersEngine(BatchedEngine):
             self._start.append(spec.forced_bos_token_id)
         self._never: list[int] = []
         self._model: Any = None
+        self.constraints = Constraints(lambda: read_vocabulary(Path(spec.model_dir)), lambda: self.eos_token_ids)
 
     def load(self) -> None:
         torch.set_num_threads(self._spec.threads)
@@ -117,7 +122,8 @@ def _refuse_missing(names: list[str]) -> None:
 class _Picker(LogitsProcessor):
     """Chooses each row's next token by the row's own parameters and leaves it as the only one possible.
 
-    A row's chance is a generator of its own: the same seed gives the same draws whatever else is in the batch.
+    A row's chance is a generator of its own: the same seed gives the same draws whatever else is in the batch. Rows
+    with a constraint or with logprobs cost what they ask for; the others, nothing.
     """
 
     def __init__(self, rows: Sequence[Row], emit: Emit, never: Sequence[int]) -> None:
@@ -130,19 +136,52 @@ class _Picker(LogitsProcessor):
         self._temperature = torch.tensor([[row.sampling.temperature or 1.0] for row in rows])
         self._top_p = torch.tensor([[row.sampling.top_p] for row in rows])
         self._top_k = torch.tensor([[row.sampling.top_k] for row in rows])
+        self._guides = {index: row.constraint.begin(row.resume) for index, row in enumerate(rows) if row.constraint}
+        self._tops = {index: row.logprobs for index, row in enumerate(rows) if row.logprobs is not None}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         logits = scores.float().cpu()
+        logprobs = self._logprobs(logits)
         if self._never:
             logits[:, self._never] = float("-inf")
+        if self._guides:
+            self._constrain(logits)
         chosen = logits.argmax(dim=-1)
         if not self._all_greedy:
             chosen = torch.where(self._greedy, chosen, self._drawn(logits))
         for index, token in enumerate(chosen.tolist()):
             if not self.done[index]:
-                self.done[index] = self._emit(index, token)
+                chance = _chance_of(logprobs[index], token, self._tops[index]) if index in logprobs else None
+                self.done[index] = self._emit(index, token, chance)
+                if index in self._guides and not self.done[index]:
+                    self._follow(index, token)
         only = torch.full_like(scores, float("-inf"))
         return only.scatter_(1, chosen.unsqueeze(1).to(scores.device), 0.0)
+
+    def _logprobs(self, logits: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Of the rows that want them, before anything is taken out."""
+        return {index: logits[index].log_softmax(dim=-1) for index in self._tops if not self.done[index]}
+
+    def _constrain(self, logits: torch.Tensor) -> None:
+        """Leave constrained rows what their schemas allow; a row that cannot go on ends, and no other."""
+        for index, guide in self._guides.items():
+            if self.done[index]:
+                continue
+            try:
+                if not bar_(logits[index], guide.allowed()):
+                    raise Failed("the schema allows no token that the model has", reason=Reason.ENGINE_FAILED)
+            except DockyardError as error:
+                self._fail(index, error)
+
+    def _follow(self, index: int, token: int) -> None:
+        try:
+            self._guides[index].take(token)
+        except DockyardError as error:
+            self._fail(index, error)
+
+    def _fail(self, index: int, error: DockyardError) -> None:
+        self._emit.fail(index, error)
+        self.done[index] = True
 
     def _drawn(self, logits: torch.Tensor) -> torch.Tensor:
         """One token per row: temperature, then top-k, then top-p, as Transformers' own warpers; then one draw."""
@@ -164,6 +203,11 @@ class _RowsDone(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
         return torch.tensor(self._picker.done, device=input_ids.device)
+
+
+def _chance_of(logprobs: torch.Tensor, token: int, count: int) -> Chance:
+    top = logprobs.topk(min(count, logprobs.shape[-1]))
+    return Chance(logprobs[token].item(), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
 
 
 def _chance(row: Row) -> random.Random:
