@@ -159,9 +159,10 @@ class Gateway:
         name = account.route.name if account.route is not None else NO_DEPLOYMENT
         prompt, completion, moves = 0, 0, 0
         tally = self._metrics.of(name)
-        for generation in account.generations:
+        for number, generation in enumerate(account.generations):
             usage = generation.usage
-            prompt += usage.prompt_tokens if usage is not None else 0
+            if usage is not None and number % account.rows == 0:
+                prompt += usage.prompt_tokens
             completion += usage.completion_tokens if usage is not None else len(generation.seen)
             moves += generation.moves
             if generation.first_token_at is not None:

@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 from dockyard.clock import Clock
 from dockyard.errors import Forbidden, Invalid, NotFound, Reason, TimedOut
 from dockyard.gateway.exchange import Exchange
-from dockyard.gateway.openai_checks import chat_generation, text_generations
+from dockyard.gateway.openai_best import best
+from dockyard.gateway.openai_checks import chat_generation, rows_of_prompt, text_generations
 from dockyard.gateway.openai_replies import DONE, ChatShape, Shape, TextShape, total
 from dockyard.gateway.openai_wire import (
     BodyDecoder,
@@ -21,7 +22,7 @@ from dockyard.gateway.pool import Pool
 from dockyard.gateway.random_ids import random_id
 from dockyard.gateway.relay import Generation, Relay
 from dockyard.gateway.routes import Routes
-from dockyard.protocols.generation import GenerateRequest
+from dockyard.protocols.generation import GenerateRequest, TokenLogprob, ToolCall
 from dockyard.protocols.routing import Principal, Route
 
 MAX_BODY_BYTES = 8 << 20
@@ -36,6 +37,7 @@ class Account:
     arrived_at: float  # monotonic
     route: Route | None = None
     generations: Sequence[Generation] = ()
+    rows: int = 1  # of each prompt
     reason: str | None = None
     key_id: str | None = None
     reply_id: str = field(default="")
@@ -74,13 +76,13 @@ class Inference:
                 generations, shape = self._prepare(kind, wanted, route, account)
                 sink = _Stream(exchange, shape) if wanted.stream else None
                 await self._run(pool, principal.key_id, generations, sink)
-                usage = total([generation.usage for generation in generations])
+                usage = total([generation.usage for generation in generations], account.rows)
                 if sink is not None:
                     await exchange.end_stream(shape.counts(usage) + DONE)  # waits for a client that does not read
         except TimeoutError as error:
             raise _too_late(account) from error
         if sink is None:
-            await exchange.reply(200, shape.whole(generations, usage))
+            await exchange.reply(200, shape.whole(best(wanted, generations, account.rows), usage))
 
     def _admit(self, kind: Kind[_W], body: bytes, principal: Principal, account: Account) -> tuple[_W, Route, Pool]:
         """The decoded body and where it goes. What the key may not do is told before what is wrong with the body."""
@@ -110,6 +112,7 @@ class Inference:
         """What goes to replicas, and how the reply is said."""
         reply_id = account.reply_id = random_id(kind.shape.prefix)
         requests = kind.generations(wanted, route, reply_id)
+        account.rows = rows_of_prompt(wanted)
         generations = account.generations = [Generation(request, index) for index, request in enumerate(requests)]
         include_usage = wanted.stream_options is not None and bool(wanted.stream_options.include_usage)
         created = int(self._clock.now().timestamp())
@@ -164,12 +167,13 @@ class _Stream:
 class _StreamedChoice:
     """One choice of a stream."""
 
-    __slots__ = ("_index", "_opened", "_stream")
+    __slots__ = ("_calls", "_index", "_opened", "_stream")
 
     def __init__(self, stream: _Stream, index: int) -> None:
         self._stream = stream
         self._index = index
         self._opened = False
+        self._calls = 0  # sent so far
 
     async def accepted(self) -> None:
         await self._stream.begin()
@@ -178,8 +182,12 @@ class _StreamedChoice:
             if opening := self._stream.shape.opening(self._index):
                 await self._stream.exchange.write(opening)
 
-    async def piece(self, text: str) -> None:
-        await self._stream.exchange.write(self._stream.shape.piece(self._index, text))
+    async def piece(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        await self._stream.exchange.write(self._stream.shape.piece(self._index, text, logprobs))
+
+    async def calls_made(self, calls: list[ToolCall]) -> None:
+        first, self._calls = self._calls, self._calls + len(calls)
+        await self._stream.exchange.write(self._stream.shape.calls(self._index, calls, first))
 
     async def end(self, generation: Generation) -> None:
         await self._stream.exchange.write(self._stream.shape.ending(self._index, generation.finish or "stop"))

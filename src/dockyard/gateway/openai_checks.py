@@ -3,16 +3,22 @@
 from operator import attrgetter
 from typing import Any
 
+from msgspec import structs
+
 from dockyard.domain import spec
+from dockyard.domain.abilities import cannot_see_scores
 from dockyard.domain.spec import HyperParameters
 from dockyard.errors import Invalid, Problem, Reason
+from dockyard.gateway.openai_scores import scores_asked
+from dockyard.gateway.openai_tools import tools_asked, turn_with_tools
 from dockyard.gateway.openai_wire import ChatCompletionRequest, ChatMessage, CompletionRequest, Sampling
 from dockyard.protocols.generation import GenerateRequest
 from dockyard.protocols.routing import Route
 
 MAX_PROMPTS = 64
 SEED_BOUNDS = (-(2**63), 2**63 - 1)
-ROLES = ("system", "developer", "user", "assistant")
+MAX_ROWS = 16  # continuations of one prompt
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # What no engine here can do yet, and the values that ask for nothing. None asks for nothing everywhere.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -21,11 +27,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
     "min_p": (0,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -35,14 +36,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "echo": (False,),
-    "best_of": (1,),
     "suffix": ("",),
 }
 NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "refusal": (),
     "audio": (),
     "function_call": (),
-    "tool_calls": ([],),
 }
 _FIELDS_NOT_OFFERED: dict[type[Sampling], tuple[str, ...]] = {
     shape: tuple(field for field in NEUTRAL if field in shape.__struct_fields__)
@@ -56,25 +55,62 @@ _none_used_in_message = (None,) * len(NEUTRAL_IN_MESSAGE)
 
 
 def chat_generation(wanted: ChatCompletionRequest, route: Route, reply_id: str) -> list[GenerateRequest]:
-    """The one generation that a chat asks for. Raises `Invalid` with every problem of the body."""
+    """`n` generations of the chat. Raises `Invalid` with every problem of the body."""
     problems = _problems(wanted, route)
     if not wanted.messages:
         problems.append(Problem("messages must hold at least one message", Reason.OUT_OF_RANGE, "messages"))
-    messages = [_message(message, index, route, problems) for index, message in enumerate(wanted.messages)]
+    messages: list[dict[str, Any]] = []
+    for index, message in enumerate(wanted.messages):
+        messages.append(_message(message, index, route, messages, problems))
+    tools: dict[str, Any] = {}
+    if wanted.tools is not None or wanted.tool_choice is not None:
+        tools = tools_asked(wanted, route, problems)
+    scores = scores_asked(wanted, route, problems, with_tools=bool(tools))
     if problems:
         raise Invalid(problems=tuple(problems))
-    return [_generation(wanted, route.hyper, reply_id, messages=messages)]
+    return _rows(wanted, [_generation(wanted, route.hyper, reply_id, messages=messages, **tools, **scores)])
 
 
 def text_generations(wanted: CompletionRequest, route: Route, reply_id: str) -> list[GenerateRequest]:
-    """One generation per prompt, in order. Raises `Invalid` with every problem of the body."""
+    """`rows_of_prompt` generations per prompt, in order. Raises `Invalid` with every problem of the body."""
     problems = _problems(wanted, route)
     prompts = _prompts(wanted, problems)
+    _check_best_of(problems, wanted, route)
+    scores = scores_asked(wanted, route, problems)
+    if wanted.best_of is not None and wanted.best_of != (wanted.n or 1):
+        scores.setdefault("logprobs", 0)
+    rows = len(prompts) * rows_of_prompt(wanted)
+    if rows > MAX_PROMPTS and not problems:
+        msg = f"prompts times the larger of n and best_of must be at most {MAX_PROMPTS}, got {rows}; send fewer at once"
+        problems.append(Problem(msg, Reason.OUT_OF_RANGE, "prompt"))
     if problems:
         raise Invalid(problems=tuple(problems))
-    if len(prompts) == 1:
-        return [_generation(wanted, route.hyper, reply_id, **prompts[0])]
-    return [_generation(wanted, route.hyper, f"{reply_id}-{index}", **prompt) for index, prompt in enumerate(prompts)]
+    return _rows(wanted, [_generation(wanted, route.hyper, reply_id, **prompt, **scores) for prompt in prompts])
+
+
+def rows_of_prompt(wanted: Sampling) -> int:
+    """How many continuations are made of one prompt."""
+    best_of = wanted.best_of if isinstance(wanted, CompletionRequest) else None
+    return best_of or wanted.n or 1
+
+
+def _rows(wanted: Sampling, requests: list[GenerateRequest]) -> list[GenerateRequest]:
+    """The rows of each prompt, told apart by id, and by seed: a row's is the seed asked for and the row's number."""
+    each = rows_of_prompt(wanted)
+    if each * len(requests) == 1:
+        return requests
+    rows: list[GenerateRequest] = []
+    for request in requests:
+        for number in range(each):
+            seed = None if request.seed is None else _wrapped(request.seed + number)
+            rows.append(structs.replace(request, id=f"{request.id}-{len(rows)}", seed=seed))
+    return rows
+
+
+def _wrapped(seed: int) -> int:
+    """Back to the smallest seed after the largest."""
+    low, high = SEED_BOUNDS
+    return seed if seed <= high else seed - high - 1 + low
 
 
 def _generation(wanted: Sampling, hyper: HyperParameters, request_id: str, **prompt: Any) -> GenerateRequest:
@@ -101,8 +137,7 @@ def _problems(wanted: Sampling, route: Route) -> list[Problem]:
     _check_bounds(problems, "seed", wanted.seed, *SEED_BOUNDS)
     _check_limits(problems, wanted, route)
     _check_stop(problems, wanted.stop)
-    if wanted.n is not None and wanted.n != 1:
-        problems.append(Problem(f"n must be 1, got {wanted.n}; send the request once more", Reason.OUT_OF_RANGE, "n"))
+    _check_bounds(problems, "n", wanted.n, 1, MAX_ROWS)
     if wanted.stream_options is not None and not wanted.stream:
         problems.append(
             Problem("stream_options is allowed only when stream is true", Reason.BAD_FORMAT, "stream_options")
@@ -138,6 +173,22 @@ def _check_limits(problems: list[Problem], wanted: Sampling, route: Route) -> No
         problems.append(Problem(msg, Reason.OUT_OF_RANGE, field))
 
 
+def _check_best_of(problems: list[Problem], wanted: CompletionRequest, route: Route) -> None:
+    """The best are those with the highest mean log probability, which not every engine tells."""
+    _check_bounds(problems, "best_of", wanted.best_of, 1, MAX_ROWS)
+    sent = wanted.n or 1
+    if wanted.best_of is None or wanted.best_of == sent:
+        return
+    if wanted.best_of < sent:
+        msg = f"best_of must be at least n, got {wanted.best_of} for n {sent}"
+        problems.append(Problem(msg, Reason.OUT_OF_RANGE, "best_of"))
+    elif wanted.stream:
+        msg = "best_of above n cannot be streamed: the best are known at the end; leave one of the two out"
+        problems.append(Problem(msg, Reason.BAD_FORMAT, "best_of"))
+    elif why := cannot_see_scores(route.engine, "best_of above n", of=route.name):
+        problems.append(Problem(why, Reason.ENGINE_CANNOT, "best_of"))
+
+
 def _check_stop(problems: list[Problem], stop: str | list[str] | None) -> None:
     if stop is None:
         return
@@ -153,21 +204,27 @@ def _check_stop(problems: list[Problem], stop: str | list[str] | None) -> None:
             problems.append(Problem(msg, Reason.OUT_OF_RANGE, field))
 
 
-def _message(message: ChatMessage, index: int, route: Route, problems: list[Problem]) -> dict[str, Any]:
-    """A message as the chat template sees it: role and one string."""
+def _message(
+    message: ChatMessage, index: int, route: Route, before: list[dict[str, Any]], problems: list[Problem]
+) -> dict[str, Any]:
+    """A message as the chat template sees it: role, one string, and what it has of tools."""
     at = f"messages[{index}]"
     values = _read_not_offered_in_message(message)
     if values != _none_used_in_message:
         for (field, neutral), value in zip(NEUTRAL_IN_MESSAGE.items(), values, strict=True):
             if value is not None and not _is_one_of(value, neutral):
                 problems.append(_cannot(route, f"{at}.{field}", neutral))
-    if message.role in ("tool", "function"):
+    if message.role == "function":
         problems.append(_cannot(route, f"{at}.role '{message.role}'", ROLES, field=f"{at}.role"))
     elif message.role not in ROLES:
         msg = f"{at}.role must be one of {', '.join(ROLES)}, got '{message.role[:64]}'"
         problems.append(Problem(msg, Reason.NOT_IN_ENUM, f"{at}.role"))
     # `developer` is the newer name of `system`, and the one that templates do not know.
     role = "system" if message.role == "developer" else message.role
+    if message.role == "tool" or message.tool_calls or message.tool_call_id is not None:
+        tools = turn_with_tools(message, at, before, problems)
+        content = "" if message.content is None and message.tool_calls else _content(message, at, route, problems)
+        return {"role": role, "content": content, **tools}
     return {"role": role, "content": _content(message, at, route, problems)}
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from dockyard.protocols.generation import FinishReason, Usage
+from dockyard.gateway.openai_logprobs import ChatLogprobs, TextLogprobs, TextOffsets, chat_logprobs
+from dockyard.protocols.generation import FinishReason, TokenLogprob, ToolCall, Usage
 from dockyard.protocols.routing import Route
 
 DONE = b"data: [DONE]\n\n"
@@ -21,21 +22,37 @@ class TokenUsage(msgspec.Struct):
     total_tokens: int
 
 
-class AssistantMessage(msgspec.Struct):
-    """The reply."""
+class FunctionCall(msgspec.Struct):
+    """`arguments` is the text of a JSON object."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+class ToolCallOut(msgspec.Struct):
+    """A call that the model wants made."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class AssistantMessage(msgspec.Struct):
+    """The reply. `content` is null only where there is nothing but `tool_calls`, which are absent if there are none."""
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCallOut] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct):
-    """The one choice of a chat."""
+    """One reply of a chat."""
 
     index: int
     message: AssistantMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct):
@@ -50,20 +67,30 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str | None = None
 
 
+class ToolCallDelta(msgspec.Struct):
+    """A whole call; `index` is its place among the calls of its choice."""
+
+    index: int
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 class Delta(msgspec.Struct, omit_defaults=True):
     """What a chunk adds; the first one only tells the role, the last one is empty."""
 
     role: str | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(msgspec.Struct):
-    """The one choice of a chat's chunk."""
+    """What a chunk adds to one reply of a chat."""
 
     index: int
     delta: Delta
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletionChunk(msgspec.Struct):
@@ -84,7 +111,7 @@ class TextChoice(msgspec.Struct):
     index: int
     text: str
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
 
 
 class Completion(msgspec.Struct):
@@ -121,6 +148,8 @@ class Told(Protocol):
 
     index: int
     finish: FinishReason | None
+    calls: list[ToolCall]
+    logprobs: list[TokenLogprob]
 
     @property
     def text(self) -> str: ...
@@ -133,7 +162,11 @@ class Shape(Protocol):
         """The event that comes before the first piece; empty if the route has none."""
         ...
 
-    def piece(self, index: int, text: str) -> bytes: ...
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes: ...
+
+    def calls(self, index: int, calls: Sequence[ToolCall], first: int) -> bytes:
+        """Calls of tools, the `first` of which is so many-th of its choice; only chats have any."""
+        ...
 
     def ending(self, index: int, finish: FinishReason) -> bytes: ...
 
@@ -156,8 +189,15 @@ class ChatShape:
     def opening(self, index: int) -> bytes:
         return self._chunk([ChunkChoice(index, Delta(role="assistant", content=""))])
 
-    def piece(self, index: int, text: str) -> bytes:
-        return self._chunk([ChunkChoice(index, Delta(content=text))])
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+        return self._chunk([ChunkChoice(index, Delta(content=text), logprobs=chat_logprobs(logprobs))])
+
+    def calls(self, index: int, calls: Sequence[ToolCall], first: int) -> bytes:
+        deltas = [
+            ToolCallDelta(number, call.id, FunctionCall(call.name, call.arguments))
+            for number, call in enumerate(calls, first)
+        ]
+        return self._chunk([ChunkChoice(index, Delta(tool_calls=deltas))])
 
     def ending(self, index: int, finish: FinishReason) -> bytes:
         return self._chunk([ChunkChoice(index, Delta(), finish)])
@@ -166,7 +206,9 @@ class ChatShape:
         return event(ChatCompletionChunk(*self._head, [], usage)) if self._no_usage is None else b""
 
     def whole(self, told: Sequence[Told], usage: TokenUsage) -> bytes:
-        choices = [ChatChoice(one.index, AssistantMessage(one.text), one.finish or "stop") for one in told]
+        choices = [
+            ChatChoice(one.index, _message(one), one.finish or "stop", chat_logprobs(one.logprobs)) for one in told
+        ]
         return _encode(ChatCompletion(*self._head, choices, usage))
 
     def _chunk(self, choices: list[ChunkChoice]) -> bytes:
@@ -181,12 +223,17 @@ class TextShape:
     def __init__(self, reply_id: str, created: int, model: str, *, include_usage: bool = False) -> None:
         self._head: tuple[str, int, str] = (reply_id, created, model)
         self._no_usage = None if include_usage else UNSET
+        self._offsets: dict[int, TextOffsets] = {}  # of streams with logprobs, by choice
 
     def opening(self, index: int) -> bytes:
         return b""
 
-    def piece(self, index: int, text: str) -> bytes:
-        return event(Completion(*self._head, [TextChoice(index, text)], self._no_usage))
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+        told = self._offsets.setdefault(index, TextOffsets()).told(logprobs) if logprobs else None
+        return event(Completion(*self._head, [TextChoice(index, text, logprobs=told)], self._no_usage))
+
+    def calls(self, index: int, calls: Sequence[ToolCall], first: int) -> bytes:
+        return b""
 
     def ending(self, index: int, finish: FinishReason) -> bytes:
         return event(Completion(*self._head, [TextChoice(index, "", finish)], self._no_usage))
@@ -195,7 +242,7 @@ class TextShape:
         return event(Completion(*self._head, [], usage)) if self._no_usage is None else b""
 
     def whole(self, told: Sequence[Told], usage: TokenUsage) -> bytes:
-        choices = [TextChoice(one.index, one.text, one.finish) for one in told]
+        choices = [TextChoice(one.index, one.text, one.finish, TextOffsets().told(one.logprobs)) for one in told]
         return _encode(Completion(*self._head, choices, usage))
 
 
@@ -204,10 +251,18 @@ def event(value: Any) -> bytes:
     return b"data: %b\n\n" % _encode(value)
 
 
-def total(usages: Sequence[Usage | None]) -> TokenUsage:
-    prompt = sum(usage.prompt_tokens for usage in usages if usage is not None)
+def total(usages: Sequence[Usage | None], rows: int) -> TokenUsage:
+    """Each prompt counts once, however many `rows` of it there are; every row's own tokens count."""
+    prompt = sum(usage.prompt_tokens for usage in usages[::rows] if usage is not None)
     completion = sum(usage.completion_tokens for usage in usages if usage is not None)
     return TokenUsage(prompt, completion, prompt + completion)
+
+
+def _message(told: Told) -> AssistantMessage:
+    if not told.calls:
+        return AssistantMessage(told.text)
+    calls = [ToolCallOut(call.id, FunctionCall(call.name, call.arguments)) for call in told.calls]
+    return AssistantMessage(told.text or None, tool_calls=calls)
 
 
 def served_model(route: Route) -> ServedModel:

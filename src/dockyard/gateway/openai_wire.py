@@ -39,17 +39,80 @@ class ContentPart(msgspec.Struct, kw_only=True):
     text: str | None = None
 
 
-class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One turn of the conversation."""
+class CalledFunction(msgspec.Struct, kw_only=True):
+    """`arguments` is the text of a JSON object."""
 
-    role: Annotated[str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant"]})]
+    name: str
+    arguments: str
+
+
+class CalledTool(msgspec.Struct, kw_only=True):
+    """A call that the assistant made, as it came in a reply."""
+
+    id: str
+    function: CalledFunction
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["function"]})] = "function"
+
+
+class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One turn of the conversation. `content` may be left out beside `tool_calls` only."""
+
+    role: Annotated[str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant", "tool"]})]
     content: str | list[ContentPart] | None = None
     name: Inert = None
     refusal: Annotated[Any, _neutral()] = None
     annotations: Inert = None
     audio: Annotated[Any, _neutral()] = None
     function_call: Annotated[Any, _neutral()] = None
-    tool_calls: Annotated[Any, _neutral([])] = None
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: Annotated[str | None, Meta(description="Of a turn of the role `tool`: which call it answers.")] = None
+
+
+class ToolFunction(msgspec.Struct, kw_only=True):
+    """`parameters` is a JSON Schema of an object; left out, the function takes none."""
+
+    name: Annotated[str, Meta(description="1 to 64 letters, digits, `_` and `-`.")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Annotated[bool | None, Meta(description="The schema is enforced where `tool_choice` demands a call.")] = (
+        None
+    )
+
+
+class Tool(msgspec.Struct, kw_only=True):
+    """A function that the model may call."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
+    function: ToolFunction | None = None
+
+
+class NamedFunction(msgspec.Struct, kw_only=True):
+    """One of `tools`, by its name."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, kw_only=True):
+    """The tool that is to be called."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
+    function: NamedFunction | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`schema` is a JSON Schema; it is always enforced, also where `strict` is not true."""
+
+    name: Annotated[str | None, Meta(description="1 to 64 letters, digits, `_` and `-`; required.")] = None
+    schema: Annotated[dict[str, Any] | None, Meta(description="At most 64 KiB; required.")] = None
+    strict: Inert = None
+    description: Inert = None
+
+
+class ResponseFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the reply must be. Where `tools` are given, too, they win, and the format is not enforced."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema"]})]
+    json_schema: JsonSchemaFormat | None = None
 
 
 class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +129,7 @@ class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description="One sequence, or up to 16 of 1 to 256 characters; replaces the deployment's own."),
     ] = None
     seed: Annotated[int | None, Meta(description="Same seed, same text, where the engine can.")] = None
-    n: Annotated[int | None, Meta(description="Only 1.", extra_json_schema={"enum": [None, 1]})] = None
+    n: Annotated[int | None, _number(1, 16, "Replies to the same prompt, each a choice.")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logit_bias: Annotated[Any, _neutral({})] = None
@@ -74,8 +137,7 @@ class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     frequency_penalty: Annotated[Any, _neutral(0)] = None
     repetition_penalty: Annotated[Any, _neutral(1)] = None
     min_p: Annotated[Any, _neutral(0)] = None
-    logprobs: Annotated[Any, _neutral(False, doc=NOT_OFFERED)] = None
-    response_format: Annotated[Any, _neutral({"type": "text"})] = None
+    response_format: Annotated[ResponseFormat | None, Meta(description="JSON only, where the engine can.")] = None
     user: Inert = None
     metadata: Inert = None
     store: Inert = None
@@ -89,9 +151,12 @@ class ChatCompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Meta(extra_json_schema={"minItems": 1})]
-    top_logprobs: Annotated[Any, _neutral(0)] = None
-    tools: Annotated[Any, _neutral([])] = None
-    tool_choice: Annotated[Any, _neutral("none", "auto")] = None
+    logprobs: Annotated[bool | None, Meta(description="Tell each token's, where the engine can.")] = None
+    top_logprobs: Annotated[int | None, _number(0, 20, "With `logprobs`: the most probable tokens, too.")] = None
+    tools: Annotated[list[Tool] | None, Meta(description="At most 128, of 256 KiB together.")] = None
+    tool_choice: Annotated[
+        str | NamedTool | None, Meta(description="`none`, `auto` (if left out), `required`, or the tool to be called.")
+    ] = None
     functions: Annotated[Any, _neutral([])] = None
     function_call: Annotated[Any, _neutral("none", "auto")] = None
     modalities: Annotated[Any, _neutral(["text"])] = None
@@ -100,7 +165,7 @@ class ChatCompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: Annotated[Any, _neutral("none")] = None
     verbosity: Annotated[Any, _neutral("medium")] = None
     web_search_options: Annotated[Any, _neutral()] = None
-    parallel_tool_calls: Inert = None
+    parallel_tool_calls: Annotated[bool | None, Meta(description="False: one call at most in a reply.")] = None
 
 
 class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
@@ -110,8 +175,12 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
         str | list[str | int | list[int]],
         Meta(description="A text, a list of texts (one choice each), a list of token ids, or a list of such lists."),
     ]
+    logprobs: Annotated[
+        int | bool | None,
+        Meta(description="0 to 5: tell each token's and those of so many of the most probable, where the engine can."),
+    ] = None
     echo: Annotated[Any, _neutral(False, doc=NOT_OFFERED)] = None
-    best_of: Annotated[Any, _neutral(1)] = None
+    best_of: Annotated[int | None, _number(1, 16, "Replies made, of which the best `n` are sent.")] = None
     suffix: Annotated[Any, _neutral("")] = None
 
 

@@ -1,5 +1,6 @@
 """One generation from its place on a replica to its end, moved to another replica when that one breaks."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,6 +15,8 @@ from dockyard.protocols.generation import (
     GenerateEvent,
     GenerateRequest,
     ReplicaError,
+    TokenLogprob,
+    ToolCall,
     Usage,
     decode_event,
     encode_request,
@@ -34,13 +37,29 @@ class Sink(Protocol):
         """A replica has taken the request; said again after each move."""
         ...
 
-    async def piece(self, text: str) -> None: ...
+    async def piece(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        """`logprobs`: of the tokens that came, where the request asks for them; then `text` may be empty."""
+        ...
+
+    async def calls_made(self, calls: list[ToolCall]) -> None: ...
 
 
 class Generation:
     """A prompt on its way: what was asked, what came so far, and how it ended."""
 
-    __slots__ = ("_parts", "finish", "first_token_at", "index", "moves", "placed", "request", "seen", "usage")
+    __slots__ = (
+        "_parts",
+        "calls",
+        "finish",
+        "first_token_at",
+        "index",
+        "logprobs",
+        "moves",
+        "placed",
+        "request",
+        "seen",
+        "usage",
+    )
 
     def __init__(self, request: GenerateRequest, index: int = 0) -> None:
         self.request = request
@@ -51,6 +70,8 @@ class Generation:
         self.first_token_at: float | None = None
         self.placed = False
         self.moves = 0
+        self.calls: list[ToolCall] = []
+        self.logprobs: list[TokenLogprob] = []
         self._parts: list[str] = []
 
     @property
@@ -61,8 +82,12 @@ class Generation:
     async def accepted(self) -> None:
         """As the sink of a reply that is not streamed, a generation waits for its end."""
 
-    async def piece(self, text: str) -> None:
+    async def piece(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
         self._parts.append(text)
+        self.logprobs.extend(logprobs)
+
+    async def calls_made(self, calls: list[ToolCall]) -> None:
+        self.calls.extend(calls)
 
 
 class _Lost(Exception):
@@ -152,18 +177,24 @@ class Relay:
             raise _Broke("the replica's reply ended before the generation did")
 
     async def _take_in(self, lines: bytes, generation: Generation, sink: Sink) -> None:
-        """Note the ids and pass the text on, both or neither, so that a resumed generation goes on exactly there."""
+        """Note the ids and pass text and calls on, all or nothing, so that a resumed one goes on exactly there."""
         try:
             events: list[GenerateEvent] = decode_event.decode_lines(lines)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _Broke(f"the replica sent what is no event: {error}") from error
         texts: list[str] = []
+        calls: list[ToolCall] = []
+        logprobs: list[TokenLogprob] = []
         failure: ReplicaError | None = None
         for event in events:
             if event.error is not None:
                 failure = event.error
                 break
             texts.append(event.text)
+            if event.calls:
+                calls.extend(event.calls)
+            if event.logprobs:
+                logprobs.extend(event.logprobs)
             generation.seen.extend(event.ids)
             if event.prefilled is not None:
                 generation.request.prefilled = event.prefilled
@@ -172,8 +203,11 @@ class Relay:
                 generation.usage = event.usage or Usage(0, len(generation.seen))
         if generation.first_token_at is None and generation.seen:
             generation.first_token_at = self._clock.monotonic()
-        if text := "".join(texts):
-            await sink.piece(text)
+        text = "".join(texts)
+        if text or logprobs:
+            await sink.piece(text, logprobs)
+        if calls:
+            await sink.calls_made(calls)
         if failure is not None:
             raise _in_stream(failure)
 

@@ -1,4 +1,4 @@
-"""Renders chat messages with a model's own Jinja template, in the sandbox and with the names that templates expect."""
+"""Renders chat messages and tools with a model's own Jinja template, in the sandbox and with the names it expects."""
 
 import json
 from collections.abc import Sequence
@@ -6,33 +6,51 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
 
 from dockyard.clock import Clock
 from dockyard.errors import Invalid
 from dockyard.template_sandbox import TemplateSandbox
+from dockyard.worker.tool_calls import speaks_of_tools
+from dockyard.worker.tool_calls_formats import ToolFormat, find_tool_format
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _REFUSALS = (jinja2.TemplateError, TypeError, LookupError, ValueError, AttributeError, ArithmeticError)
 
 
 class ChatTemplate:
-    """Filters and names as Transformers sets them up (`utils/chat_template_utils.py`)."""
+    """Filters and names as Transformers sets them up (`utils/chat_template_utils.py`).
 
-    def __init__(self, source: str, special_tokens: dict[str, str], clock: Clock) -> None:
+    `reads_tools`: it has a place for tools. `tool_format`: how its family writes calls, None if that is not known.
+    `tool_source` is the template for conversations with tools, of a model that has one of its own for them.
+    """
+
+    def __init__(
+        self, source: str, special_tokens: dict[str, str], clock: Clock, tool_source: str | None = None
+    ) -> None:
         environment = TemplateSandbox()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: clock.now().strftime(form)
-        self._template = environment.from_string(source)
+        tree = environment.parse(source)
+        self._template = environment.from_string(tree)
         self._special_tokens = special_tokens
+        self.reads_tools = any(name.name == "tools" and name.ctx == "load" for name in tree.find_all(nodes.Name))
+        self.tool_format: ToolFormat | None = find_tool_format(source) if self.reads_tools else None
+        self._with_tools = ChatTemplate(tool_source, special_tokens, clock) if tool_source else None
+        if self._with_tools is not None:
+            self.reads_tools = self._with_tools.reads_tools
+            self.tool_format = self._with_tools.tool_format
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
         """The prompt, up to where the assistant speaks. Raises `Invalid` with what the template says is wrong."""
+        if self._with_tools is not None and (tools or speaks_of_tools(messages)):
+            return self._with_tools.render(messages, tools)
         try:
             return self._template.render(
                 messages=[_plain(message) for message in messages],
                 add_generation_prompt=True,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 **self._special_tokens,
             )
@@ -45,18 +63,19 @@ def find_chat_template(model_dir: Path, clock: Clock) -> ChatTemplate | None:
     config_path = model_dir / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
     file = model_dir / "chat_template.jinja"
-    source = file.read_text("utf-8") if file.exists() else _default(config.get("chat_template"))
+    named = _by_name(config.get("chat_template"))
+    source, tool_source = (file.read_text("utf-8"), None) if file.exists() else map(named.get, ("default", "tool_use"))
     if not source:
         return None
     tokens = {name: _content(config[name]) for name in _SPECIAL_TOKENS if config.get(name)}
-    return ChatTemplate(source, tokens, clock)
+    return ChatTemplate(source, tokens, clock, tool_source)
 
 
-def _default(template: str | list[dict[str, str]] | None) -> str | None:
-    """Some models carry several named templates; the one named "default" is for plain chat."""
+def _by_name(template: str | list[dict[str, str]] | None) -> dict[str, str]:
+    """Some models carry several templates: "default" is for plain chat, "tool_use" for tools."""
     if isinstance(template, list):
-        return next((entry["template"] for entry in template if entry["name"] == "default"), None)
-    return template
+        return {entry["name"]: entry["template"] for entry in template}
+    return {"default": template} if template else {}
 
 
 def _content(token: str | dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Text to ids and back: a Hugging Face `tokenizer.json`, or bytes for models without one (echo)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,10 @@ class Tokenizer(Protocol):
         """Special tokens left out; bytes that are no UTF-8 come out as U+FFFD."""
         ...
 
+    def special_ids(self, texts: Iterable[str]) -> dict[int, str]:
+        """Those of `texts` that are one token each which `decode` leaves out, by id."""
+        ...
+
 
 class ByteTokenizer:
     """UTF-8 bytes are the ids 0 to 255; ids above are special and have no text."""
@@ -32,6 +36,9 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+    def special_ids(self, texts: Iterable[str]) -> dict[int, str]:
+        return {}
 
 
 class FileTokenizer:
@@ -56,6 +63,10 @@ class FileTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def special_ids(self, texts: Iterable[str]) -> dict[int, str]:
+        known = {self._tokenizer.token_to_id(text): text for text in texts}
+        return {token: text for token, text in known.items() if token is not None and not self.decode([token])}
 
 
 def load_tokenizer(model_dir: Path) -> Tokenizer:

@@ -73,8 +73,8 @@ OUTSIDE: list[tuple[str, Any, Reason, str]] = [
     ("stop", ["x"] * 17, Reason.OUT_OF_RANGE, "stop must hold at most 16 sequences, got 17"),
     ("stop", 1, Reason.WRONG_TYPE, "stop: expected str | array | null, got int"),
     ("seed", 2**63, Reason.OUT_OF_RANGE, "seed must be between"),
-    ("n", 2, Reason.OUT_OF_RANGE, "n must be 1, got 2"),
-    ("n", 0, Reason.OUT_OF_RANGE, "n must be 1, got 0"),
+    ("n", 17, Reason.OUT_OF_RANGE, "n must be between 1 and 16, got 17"),
+    ("n", 0, Reason.OUT_OF_RANGE, "n must be between 1 and 16, got 0"),
     ("stream", "yes", Reason.WRONG_TYPE, "stream: expected bool | null, got str"),
     ("stream_options", {"include_usage": True}, Reason.BAD_FORMAT, "only when stream is true"),
     ("model", 1, Reason.WRONG_TYPE, "model: expected str, got int"),
@@ -97,11 +97,8 @@ NEUTRAL: list[tuple[Any, str, list[Any], list[Any]]] = [
     (chat, "frequency_penalty", [None, 0], [-1]),
     (chat, "repetition_penalty", [None, 1, 1.0], [1.1, True]),
     (chat, "min_p", [None, 0], [0.1]),
-    (chat, "logprobs", [None, False], [True, 0, 5]),
-    (chat, "top_logprobs", [None, 0], [3]),
+    (chat, "logprobs", [None, False], [True]),
     (chat, "response_format", [None, {"type": "text"}], [{"type": "json_object"}]),
-    (chat, "tools", [None, []], [[{"type": "function"}]]),
-    (chat, "tool_choice", [None, "none", "auto"], ["required"]),
     (chat, "functions", [None, []], [[{"name": "f"}]]),
     (chat, "function_call", [None, "none", "auto"], [{"name": "f"}]),
     (chat, "modalities", [None, ["text"]], [["text", "audio"]]),
@@ -111,7 +108,7 @@ NEUTRAL: list[tuple[Any, str, list[Any], list[Any]]] = [
     (chat, "verbosity", [None, "medium"], ["low"]),
     (chat, "web_search_options", [None], [{}]),
     (text, "echo", [None, False], [True]),
-    (text, "best_of", [None, 1], [2, True]),
+    (text, "best_of", [None, 1], [2]),
     (text, "suffix", [None, ""], ["end"]),
     (text, "logprobs", [None, False], [0, 1]),
 ]
@@ -129,9 +126,7 @@ def test_what_no_engine_can_do_is_refused_by_name(ask: Any, field: str, fine: li
         assert f"the engine echo of 'Ship' cannot do {field}" in error.value.message
 
 
-@pytest.mark.parametrize(
-    "field", ["user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls"]
-)
+@pytest.mark.parametrize("field", ["user", "metadata", "store", "service_tier", "safety_identifier"])
 def test_what_changes_nothing_is_accepted(field: str) -> None:
     assert chat(**{field: {"any": ["thing"]}})
 
@@ -160,7 +155,7 @@ MESSAGES: list[tuple[Any, Reason, str]] = [
     ([{"role": "user"}], Reason.MISSING_FIELD, "messages[0].content"),
     ([{"content": "x"}], Reason.MISSING_FIELD, "messages[0].role"),
     ([{"role": "pirate", "content": "x"}], Reason.NOT_IN_ENUM, "messages[0].role"),
-    ([{"role": "tool", "content": "x"}], Reason.ENGINE_CANNOT, "messages[0].role"),
+    ([{"role": "function", "content": "x"}], Reason.ENGINE_CANNOT, "messages[0].role"),
     ([HELLO, {"role": "user", "content": 7}], Reason.WRONG_TYPE, "messages[1].content"),
     (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
@@ -168,7 +163,6 @@ MESSAGES: list[tuple[Any, Reason, str]] = [
         "messages[0].content[0]",
     ),
     ([{"role": "user", "content": [{"type": "text"}]}], Reason.MISSING_FIELD, "messages[0].content[0].text"),
-    ([{**HELLO, "tool_calls": [{}]}], Reason.ENGINE_CANNOT, "messages[0].tool_calls"),
 ]
 
 
@@ -228,13 +222,44 @@ def test_prompts_of_all_forms() -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(Invalid) as refused:
-        chat(temperature=9, top_k=0, tools=[1], max_tokens=3, max_completion_tokens=4)
+        chat(temperature=9, top_k=0, tools=[{"type": "function"}], max_tokens=3, max_completion_tokens=4)
     assert [problem.field for problem in refused.value.problems] == [
         "temperature",
         "top_k",
         "max_completion_tokens",
-        "tools",
+        "tools[0].function",
     ]
+
+
+def test_rows_of_one_prompt_have_ids_and_seeds_of_their_own() -> None:
+    rows = text(prompt=["a", "b"], n=2, seed=2**63 - 1)
+    assert [(row.prompt, row.seed) for row in rows] == [
+        *(("a", 2**63 - 1), ("a", -(2**63))),
+        *(("b", 2**63 - 1), ("b", -(2**63))),
+    ]
+    assert len({row.id for row in rows}) == 4
+    assert [row.seed for row in text(n=3)] == [None] * 3
+    assert len(text(n=2, best_of=2)) == 2
+    assert len(text(n=16)) == 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "field", "says"),
+    [
+        ({"prompt": ["a"] * 5, "n": 13}, Reason.OUT_OF_RANGE, "prompt", "must be at most 64, got 65"),
+        ({"n": 3, "best_of": 2}, Reason.OUT_OF_RANGE, "best_of", "best_of must be at least n, got 2 for n 3"),
+        ({"best_of": 17}, Reason.OUT_OF_RANGE, "best_of", "best_of must be between 1 and 16, got 17"),
+        ({"best_of": 2, "stream": True}, Reason.BAD_FORMAT, "best_of", "cannot be streamed"),
+        ({"best_of": 2}, Reason.ENGINE_CANNOT, "best_of", "the engine echo of 'Ship' cannot do best_of above n"),
+        ({"best_of": True}, Reason.WRONG_TYPE, "best_of", "expected int | null, got bool"),
+    ],
+)
+def test_more_rows_than_can_be(fields: dict[str, Any], reason: Reason, field: str, says: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        text(**fields)
+    problem = refused.value.problems[0]
+    assert (problem.reason, problem.field) == (reason, field)
+    assert says in problem.msg
 
 
 def test_a_deployment_that_produces_nothing() -> None:

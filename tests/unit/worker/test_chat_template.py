@@ -6,6 +6,7 @@ import pytest
 
 from dockyard.errors import Invalid
 from dockyard.worker.chat_template import ChatTemplate, find_chat_template
+from dockyard.worker.tool_calls_formats import HERMES
 
 CHATML = (
     "{{ bos_token }}{% for message in messages %}\n"
@@ -146,3 +147,41 @@ def test_what_is_usual_passes() -> None:
         "{{ '%s'|format('99999%') }}{{ '{}'.format(123456) }}{{ messages[0]['content'] ~ ' 100000 %' }}",
     )
     assert [render(text) for text in usual] == ["  1.5|a3a7bx  0", "99999%123456hello 100000 %"]
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("{{ messages[0].content }}", False),
+        ("{% set tools = none %}", False),
+        ("{% if tools %}{% endif %}", True),
+        ("{% if not tools is defined %}{% set tools = none %}{% endif %}", True),
+        ("{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}", True),
+    ],
+)
+def test_whether_a_template_has_a_place_for_tools(source: str, reads: bool) -> None:
+    template = ChatTemplate(source, {}, FixedClock())
+    assert (template.reads_tools, template.tool_format) == (reads, None)
+
+
+def test_tools_reach_the_template() -> None:
+    template = ChatTemplate("{{ tools | tojson }}{# <tool_call></tool_call> #}", {}, FixedClock())
+    assert json.loads(template.render(HELLO, [TOOL])) == [TOOL]
+    assert template.tool_format is HERMES
+
+
+def test_some_models_have_a_template_of_their_own_for_tools(tmp_path: Path) -> None:
+    templates = [
+        {"name": "default", "template": "plain"},
+        {"name": "tool_use", "template": "{{ 'with' if tools else 'after' }} tools"},
+    ]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    template = find_chat_template(tmp_path, FixedClock())
+    assert template is not None
+    assert template.reads_tools
+    assert template.render(HELLO) == "plain"
+    assert template.render(HELLO, [TOOL]) == "with tools"
+    assert template.render([{"role": "tool", "content": "x"}]) == "after tools"

@@ -3,6 +3,8 @@ from hypothesis import strategies as st
 
 from dockyard.worker.continuation import Continuation
 from dockyard.worker.tokenizer import ByteTokenizer
+from dockyard.worker.tool_calls import ToolCalls
+from dockyard.worker.tool_calls_formats import HERMES
 
 EOS = 256
 
@@ -76,3 +78,82 @@ def test_a_resumed_one_continues_without_a_seam(
 
     assert rest[0] == "".join(piece for piece, _ in sent[cut:])
     assert (resumed.finish, resumed.completion_tokens) == (whole.finish, whole.completion_tokens)
+
+
+CALL = '<tool_call>{"name": "add", "arguments": {"a": "é中"}}</tool_call>'
+MARK = 300  # a special token of the vocabulary
+
+
+def with_tools(stop: tuple[str, ...] = (), max_tokens: int = 1000, most: int | None = None) -> Continuation:
+    return Continuation(
+        ByteTokenizer(),
+        stop=stop,
+        max_tokens=max_tokens,
+        eos_token_ids=frozenset({EOS}),
+        tools=ToolCalls(HERMES, "id", {"add"}, most=most),
+        marks={MARK: "<tool_call>"},
+    )
+
+
+def test_a_call_is_no_text_and_the_end_says_so() -> None:
+    made = with_tools()
+    assert made.feed(f"so {CALL}".encode())[0] == "so "
+    assert [(call.name, call.arguments) for call in made.take_calls()] == [("add", '{"a": "é中"}')]
+    assert made.take_calls() == []
+    assert made.feed([EOS]) == ("", [])
+    assert made.finish == "tool_calls"
+
+
+def test_a_special_token_may_open_a_call() -> None:
+    made = with_tools()
+    assert made.feed([*b"a\xc3", MARK, *CALL.removeprefix("<tool_call>").encode(), EOS])[0] == "a"
+    assert len(made.take_calls()) == 1
+
+
+def test_what_is_held_back_goes_out_with_the_id_that_ends_it() -> None:
+    made = with_tools()
+    said = b"so <tool_call>{"
+    assert made.feed(said) == ("so ", [*said])
+    assert made.feed([EOS]) == ("<tool_call>{", [EOS])
+    assert made.finish == "stop"
+
+
+def test_one_call_may_be_the_end() -> None:
+    made = with_tools(most=1)
+    made.feed(CALL.encode())
+    assert made.finish == "tool_calls"
+    assert made.completion_tokens == len(CALL.encode()) - len("</tool_call>")
+
+
+def test_a_call_that_the_limit_cuts_is_text() -> None:
+    made = with_tools(max_tokens=20)
+    assert made.feed(CALL.encode())[0] == CALL[:20]
+    assert made.finish == "length"
+
+
+@given(
+    parts=st.lists(st.sampled_from([CALL, "<tool_call>", "{", "}", "a", " ", "\n", "é"]), max_size=5),
+    stop=st.lists(st.sampled_from(["</", "é", "\n"]), max_size=1),
+    max_tokens=st.integers(1, 150),
+    most=st.sampled_from([None, 1]),
+    data=st.data(),
+)
+def test_one_with_tools_resumes_without_a_seam(
+    parts: list[str], stop: list[str], max_tokens: int, most: int | None, data: st.DataObject
+) -> None:
+    """Text and calls before and after a cut at any event are those of an undisturbed one."""
+    ids = [*"".join(parts).encode(), EOS]
+    whole = with_tools(tuple(stop), max_tokens, most)
+    sent = [(*whole.feed([token]), whole.take_calls()) for token in ids]
+    cut = data.draw(st.integers(0, len(ids)))
+    known = [token for _, taken, _ in sent[:cut] for token in taken]
+
+    resumed = with_tools(tuple(stop), max_tokens, most)
+    resumed.feed(known)
+    resumed.take_calls()
+    rest = resumed.feed(ids[len(known) :])[0] if resumed.finish is None else ""
+
+    assert rest == "".join(text for text, _, _ in sent[cut:])
+    assert resumed.take_calls() == [call for _, _, calls in sent[cut:] for call in calls]
+    assert (resumed.finish, resumed.completion_tokens) == (whole.finish, whole.completion_tokens)
+    assert all(taken for text, taken, calls in sent if text or calls)
