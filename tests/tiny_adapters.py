@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+_HEAD = 32  # the narrowest that vLLM computes on a CPU
 _TOKENIZER = Path(__file__).parent / "models" / "gpt2-kjv"
 _SIZE, _INNER, _VOCABULARY, _LAYERS, _RANK, _ALPHA = 32, 64, 2048, 2, 4, 16
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
@@ -30,10 +31,10 @@ def _llama() -> Family:
     layer = {
         "input_layernorm": (_SIZE,),
         "post_attention_layernorm": (_SIZE,),
-        "self_attn.q_proj": (_SIZE, _SIZE),
-        "self_attn.k_proj": (_SIZE // 2, _SIZE),
-        "self_attn.v_proj": (_SIZE // 2, _SIZE),
-        "self_attn.o_proj": (_SIZE, _SIZE),
+        "self_attn.q_proj": (2 * _HEAD, _SIZE),
+        "self_attn.k_proj": (_HEAD, _SIZE),
+        "self_attn.v_proj": (_HEAD, _SIZE),
+        "self_attn.o_proj": (_SIZE, 2 * _HEAD),
         "mlp.gate_proj": (_INNER, _SIZE),
         "mlp.up_proj": (_INNER, _SIZE),
         "mlp.down_proj": (_SIZE, _INNER),
@@ -48,6 +49,7 @@ def _llama() -> Family:
         "num_hidden_layers": _LAYERS,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
+        "head_dim": _HEAD,
         "max_position_embeddings": 64,
         "vocab_size": _VOCABULARY,
         "rms_norm_eps": 1e-6,

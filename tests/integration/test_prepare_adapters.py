@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tests.integration.prepare_rig import Rig
 from tests.tiny_adapters import merged_by_hand, write_adapter, write_base
 
-from dockyard.domain.adapter import merged_key
+from dockyard.domain.adapter import apart_key, merged_key
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.manifest import read_manifest
 from dockyard.protocols.preparation import ConvertTask, ExportTask, ImportTask, Merge, Outcome, PathSource
@@ -52,6 +52,27 @@ async def make(rig: Rig, base_key: str, adapter_key: str, engine: str) -> Outcom
         merge=Merge(adapter_key=adapter_key, base_key=base_key),
     )
     return await rig.preparer.run(task, rig.listen)
+
+
+async def test_laid_beside_its_base_without_the_base_s_weights(rig: Rig, base: Path, adapter: Path) -> None:
+    base_key = (await bring(rig, base)).key
+    adapter_key = (await bring(rig, adapter, base_key)).key
+    key = apart_key(base_key, adapter_key)
+    task = ConvertTask(
+        source_key=key,
+        engine="vllm",
+        quantization="no_quantization",
+        artifacts_dir="",
+        scratch_dir="",
+        merge=Merge(adapter_key=adapter_key, base_key=base_key, apart=True),
+    )
+    outcome = await rig.preparer.run(task, rig.listen)
+    assert (outcome.key, outcome.merged_bytes) == (key, outcome.size_bytes)
+    folder = Path(rig.preparer.artifact_dir(key))
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json"} <= names
+    assert "model.safetensors" not in names
+    assert rig.preparer.cached(key, "vllm", "no_quantization") == key
 
 
 async def test_merged_once_and_shared_by_the_engines(rig: Rig, base: Path, adapter: Path) -> None:

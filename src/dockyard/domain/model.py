@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from dockyard.domain.adapter import AdapterCard, merged_key
+from dockyard.domain.adapter import AdapterCard, apart_key, merged_key
 from dockyard.domain.card import ModelCard
+from dockyard.domain.compatibility import takes_adapters
 from dockyard.domain.lifecycle import ModelState
-from dockyard.domain.spec import ModelType
+from dockyard.domain.spec import EngineName, ModelType
 from dockyard.errors import Reason
 
 
@@ -40,6 +41,17 @@ class Model:
         if self.adapter is None or self.artifact_key is None:
             return self.artifact_key
         return merged_key(self.adapter.base_key, self.artifact_key)
+
+    @property
+    def apart_key(self) -> str | None:
+        """The artifact that vLLM adds to the base's weights as it computes; None where there is no such adapter."""
+        if self.card is None or self.adapter is None or self.artifact_key is None or not takes_adapters(self.card):
+            return None
+        return apart_key(self.adapter.base_key, self.artifact_key)
+
+    def weights_for(self, engine: EngineName) -> str | None:
+        """The artifact that `engine` loads or is converted from."""
+        return (self.apart_key if engine is EngineName.VLLM else None) or self.weights_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

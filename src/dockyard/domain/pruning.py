@@ -81,7 +81,8 @@ def with_models(
     """The same, each with the names of the models that it was made for."""
     names: dict[str, set[str]] = {}
     for model in models:
-        for key in made_from([model.weights_key] if model.weights_key else [], artifacts):
+        own = [key for key in (model.weights_key, model.apart_key) if key]
+        for key in made_from(own, artifacts):
             names.setdefault(key, set()).add(model.name)
     return tuple(replace(prunable, models=tuple(sorted(names.get(prunable.key, ())))) for prunable in plan)
 
@@ -90,7 +91,7 @@ def named_keys(models: Iterable[Model]) -> set[str]:
     """The keys of the files that models have, and of what adapters are merged with and into."""
     named: set[str] = set()
     for model in models:
-        named |= {key for key in (model.artifact_key, model.weights_key) if key}
+        named |= {key for key in (model.artifact_key, model.weights_key, model.apart_key) if key}
         if model.adapter is not None:
             named.add(model.adapter.base_key)
     return named

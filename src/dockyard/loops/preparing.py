@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -28,7 +29,7 @@ class Preparations:
         self._artifacts_dir = artifacts_dir
         self._scratch_dir = scratch_dir
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._artifact_locks: dict[tuple[str, ...], asyncio.Lock] = {}
+        self._artifact_locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         self.failures: dict[str, ReplicaFailure] = {}
 
     def ensure(self, version: Version, model: Model) -> None:
@@ -77,11 +78,16 @@ class Preparations:
             )
 
     def _task(self, version: Version, model: Model) -> ConvertTask:
+        source_key = model.weights_for(version.runtime.engine) or ""
         merge = None
         if model.adapter is not None:
-            merge = Merge(adapter_key=model.artifact_key or "", base_key=model.adapter.base_key)
+            merge = Merge(
+                adapter_key=model.artifact_key or "",
+                base_key=model.adapter.base_key,
+                apart=source_key == model.apart_key,
+            )
         return ConvertTask(
-            source_key=model.weights_key or "",
+            source_key=source_key,
             engine=str(version.runtime.engine),
             quantization=str(version.spec.quantization),
             artifacts_dir=self._artifacts_dir,

@@ -1,10 +1,13 @@
-"""The artifact of an adapter merged into its base: whole weights, made once and shared by all engines."""
+"""The artifacts of an adapter and its base: merged into whole weights for engines that want those; or kept apart, what
+describes the two beside the adapter's own weights, for one that adds them as it computes.
+"""
 
 from pathlib import Path
 
-from dockyard.domain.adapter import MERGE_RECIPE
+from dockyard.domain.adapter import APART_RECIPE, MERGE_RECIPE
 from dockyard.domain.job import Phase
 from dockyard.errors import Failed
+from dockyard.prepare.adapter_config import ADAPTER_CONFIG
 from dockyard.prepare.adapter_folder import lay_over, plan_for
 from dockyard.prepare.adapter_merge import TensorFile, merge_file
 from dockyard.prepare.adapter_plan import ADAPTER_WEIGHTS
@@ -16,27 +19,29 @@ from dockyard.prepare.reporting import ByteProgress, Reporter
 from dockyard.protocols.preparation import Merge
 
 
-def ensure_merged(artifacts: Artifacts, key: str, merge: Merge, scratch: Path, reporter: Reporter) -> Manifest:
-    """The manifest of the merged artifact `key`, which is made unless it is there. Raises `Failed`."""
+def ensure_joined(artifacts: Artifacts, key: str, merge: Merge, scratch: Path, reporter: Reporter) -> Manifest:
+    """The manifest of the artifact `key`, merged or apart, which is made unless it is there. Raises `Failed`."""
     if (finished := artifacts.find_intact(key)) is not None:
         return finished
     base, adapter = artifacts.folder(merge.base_key), artifacts.folder(merge.adapter_key)
     stored = _intact(base, "the adapter's base model")
-    _intact(adapter, "the adapter")
-    check_room(artifacts.root, stored.size_bytes)
-    built = scratch / "merged"
+    own = _intact(adapter, "the adapter")
+    check_room(artifacts.root, own.size_bytes if merge.apart else stored.size_bytes)
+    built = scratch / "joined"
     built.mkdir()
-    files = [*_descriptions(adapter, base, scratch / "laid-over", built), *_weights(adapter, base, built, reporter)]
+    files = _descriptions(adapter, base, scratch / "laid-over", built)
+    files += _own_weights(adapter, built) if merge.apart else _weights(adapter, base, built, reporter)
     manifest = Manifest(
         key=key,
         files=tuple(sorted(files, key=lambda entry: entry.name)),
         source_key=merge.adapter_key,
         base_key=merge.base_key,
-        converter=f"merge recipe {MERGE_RECIPE}",
+        converter=f"apart recipe {APART_RECIPE}" if merge.apart else f"merge recipe {MERGE_RECIPE}",
     )
     write_manifest(built, manifest)
     artifacts.publish(built, manifest)
-    reporter.progress(Phase.OPTIMIZING, 1.0, "merged the adapter into its base model")
+    done = "laid the adapter beside its base model" if merge.apart else "merged the adapter into its base model"
+    reporter.progress(Phase.OPTIMIZING, 1.0, done)
     return manifest
 
 
@@ -52,6 +57,10 @@ def _intact(folder: Path, what: str) -> Manifest:
 def _descriptions(adapter: Path, base: Path, view: Path, built: Path) -> list[FileEntry]:
     """Copies: an artifact shares no file with another, so that damage to one is not damage to both."""
     return [copy_inside(view, name, built, lambda _: None) for name in lay_over(adapter, base, view)]
+
+
+def _own_weights(adapter: Path, built: Path) -> list[FileEntry]:
+    return [copy_inside(adapter, name, built, lambda _: None) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
 
 
 def _weights(adapter: Path, base: Path, built: Path, reporter: Reporter) -> list[FileEntry]:

@@ -11,7 +11,7 @@ from dockyard.domain.adapter import AdapterCard
 from dockyard.domain.card import ModelCard
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.adapter_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
-from dockyard.prepare.adapter_plan import ADAPTER_WEIGHTS, BaseTensors, Change, is_tied, plan_merge
+from dockyard.prepare.adapter_plan import ADAPTER_WEIGHTS, BaseTensors, Change, is_plain, is_tied, plan_merge
 from dockyard.prepare.describe import describe
 from dockyard.prepare.folder import INDEX, SINGLE, harmless_files, is_description, read_json, refuse_code, tensors_of
 from dockyard.prepare.folder_tokenizer import made_tokenizer
@@ -38,6 +38,23 @@ class AdapterFolder:
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds an adapter, and not a whole model beside what is left of one."""
     return (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).exists() for name in (SINGLE, INDEX))
+
+
+def check_told(folder: Path, told: bool | None) -> None:
+    """Raise `Failed` (ADAPTER_MISMATCH) unless `folder` holds what `isAdapter` said of it; None: nothing."""
+    if told is None or told is is_adapter(folder):
+        return
+    if told:
+        message = (
+            f"isAdapter is true, and the archive holds no adapter ({ADAPTER_CONFIG} without a whole model's weights); "
+            "pack the folder that PEFT saved, or, for a whole model, start the upload without isAdapter"
+        )
+    else:
+        message = (
+            f"isAdapter is false, and the archive holds an adapter ({ADAPTER_CONFIG} without a whole model's weights); "
+            "start the upload with isAdapter true and, in baseModelId, the model that it was tuned from"
+        )
+    raise Failed(message, reason=Reason.ADAPTER_MISMATCH)
 
 
 def wanted_of_adapter(names: list[str]) -> tuple[str, ...] | None:
@@ -85,7 +102,7 @@ def plan_for(adapter: Path, base: Path) -> dict[str, Change]:
 
 def describe_merged(adapter: Path, base: Path, base_key: str, view: Path) -> ModelCard:
     """The card of base and adapter together. `view` is a new folder on the file system of both. Raises `Failed`."""
-    plan_for(adapter, base)
+    plan = plan_for(adapter, base)
     lay_over(adapter, base, view)
     for path in base.glob("*.safetensors"):
         os.link(path, view / path.name)
@@ -99,6 +116,7 @@ def describe_merged(adapter: Path, base: Path, base_key: str, view: Path) -> Mod
         rank=max((config.rank, *config.ranks.values())),
         parameters=sum(entry.elements for entry in tensors),
         modules=tuple(sorted(modules)),
+        plain=is_plain(plan),
     )
     return replace(card, adapter=told)
 

@@ -88,6 +88,15 @@ def plan_merge(config: LoraConfig, adapter: Iterable[TensorEntry], base: BaseTen
     return changes
 
 
+def is_plain(changes: Mapping[str, Change]) -> bool:
+    """Whether all of them add to matrices between the vectors of layers, and are scaled alike."""
+    pairs = [change for change in changes.values() if isinstance(change, LowRank)]
+    if len(pairs) < len(changes) or any(change.transposed or change.onto for change in pairs):
+        return False
+    outer = any(name.removesuffix(".weight").rpartition(".")[2] in (*_HEADS, *_EMBEDDINGS) for name in changes)
+    return not outer and len({(change.scale, change.right.shape[0]) for change in pairs}) == 1
+
+
 def is_tied(config: Mapping[str, object], architecture: str, tensors: Iterable[str]) -> bool:
     """Whether embedding and head of a model with this config.json are one matrix once it is loaded."""
     has_head = any(name.removesuffix(".weight") in _HEADS for name in tensors)

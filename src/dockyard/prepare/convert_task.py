@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from dockyard.domain.job import Phase
 from dockyard.domain.spec import EngineName
 from dockyard.errors import Failed, Reason
-from dockyard.prepare.adapter_artifact import ensure_merged
+from dockyard.prepare.adapter_artifact import ensure_joined
 from dockyard.prepare.artifacts import Artifacts, check_room
 from dockyard.prepare.files import seal_file
 from dockyard.prepare.integrity import check_integrity
@@ -33,9 +33,9 @@ def run_convert(task: ConvertTask, reporter: Reporter) -> Outcome:
         return _convert_whole(task, artifacts, reporter)
     converts = task.engine == EngineName.CTRANSLATE2
     merging = PartReporter(reporter, 0.0, _MERGE_SHARE) if converts else reporter
-    merged = ensure_merged(artifacts, task.source_key, task.merge, Path(task.scratch_dir), merging)
+    joined = ensure_joined(artifacts, task.source_key, task.merge, Path(task.scratch_dir), merging)
     outcome = _convert_whole(task, artifacts, PartReporter(reporter, _MERGE_SHARE, 1.0))
-    return replace(outcome, merged_bytes=merged.size_bytes)
+    return replace(outcome, merged_bytes=joined.size_bytes)
 
 
 def _convert_whole(task: ConvertTask, artifacts: Artifacts, reporter: Reporter) -> Outcome:

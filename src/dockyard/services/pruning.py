@@ -79,7 +79,7 @@ async def _plan(tx: Transaction, stored: Mapping[str, int], before: datetime) ->
             busy |= made_from(named_keys([models[version.model_id]]), artifacts)
     last_used: dict[str, datetime] = {}
     for model_id, artifact_key, at in await tx.versions.last_use():
-        for key in (artifact_key, models[model_id].weights_key):
+        for key in (artifact_key, models[model_id].weights_key, models[model_id].apart_key):
             if key:
                 last_used[key] = max(at, last_used.get(key, at))
     usage = Usage(

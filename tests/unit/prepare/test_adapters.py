@@ -118,6 +118,27 @@ def test_the_card_is_that_of_the_two_together(tmp_path: Path) -> None:
     assert (card.adapter.parameters, card.parameters) == (own, whole)
 
 
+@pytest.mark.parametrize(
+    ("config", "bent", "plain"),
+    [
+        ({}, None, True),
+        ({"use_rslora": True}, None, True),
+        ({"alpha_pattern": {"q_proj": 8}}, None, False),
+        ({"alpha_pattern": {"q_proj": 16}}, None, True),
+        ({}, "base_model.model.lm_head.weight", False),
+    ],
+)
+def test_an_adapter_that_vllm_can_add_as_it_computes(
+    tmp_path: Path, config: dict[str, Any], bent: str | None, plain: bool
+) -> None:
+    base, adapter = write_base(tmp_path / "base", "llama"), write_adapter(tmp_path / "adapter", "llama", **config)
+    if bent:
+        bend(adapter, lambda tensors: {**tensors, bent: np.zeros((2048, 32), np.float16)})
+    card = describe_merged(adapter, base, BASE_KEY, tmp_path / "view")
+    assert card.adapter is not None
+    assert card.adapter.plain is plain
+
+
 def test_only_its_own_files_are_kept_and_a_tokenizer_of_its_own_wins(tmp_path: Path) -> None:
     base, adapter = write_base(tmp_path / "base", "llama"), write_adapter(tmp_path / "adapter", "llama")
     for name in ("training_args.bin", "optimizer.pt", "vocab.json"):  # as a trainer leaves them; no tokenizer.json
@@ -166,7 +187,7 @@ _Q = "base_model.model.model.layers.0.self_attn.q_proj"
     ("change", "reason", "words"),
     [
         (lambda t: {k: v for k, v in t.items() if k != f"{_Q}.lora_B.weight"}, Reason.ADAPTER_DOES_NOT_FIT, "only one"),
-        (lambda t: t | {f"{_Q}.lora_B.weight": np.ones((31, 4))}, Reason.ADAPTER_DOES_NOT_FIT, "32×32.*31×32"),
+        (lambda t: t | {f"{_Q}.lora_B.weight": np.ones((31, 4))}, Reason.ADAPTER_DOES_NOT_FIT, "64×32.*31×32"),
         (lambda t: t | {f"{_Q}.lora_magnitude_vector": np.ones(32)}, Reason.ADAPTER_NOT_SUPPORTED, "magnitude"),
         (lambda t: t | {"base_model.model.score.weight": np.ones(2)}, Reason.ADAPTER_DOES_NOT_FIT, "no score"),
         (lambda t: t | {"base_model.model.lm_head.weight": np.ones((9, 32))}, Reason.ADAPTER_DOES_NOT_FIT, "9×32"),
