@@ -1,15 +1,18 @@
 """Everything at once, and nothing may be lost: load in bursts, scaling, redeploys, rollbacks, `kill -9` of everybody.
 
-    python -m bench.soak [--requests 10000] [--seed N] [--json FILE] [--quick]
+    python -m bench.soak [--requests 10000] [--seed N] [--engine vllm] [--json FILE] [--quick]
 
-Half of the requests stream; each answer is checked byte for byte (echo) or date for date (t5-date). A request is lost
-when it is answered wrongly, or not at all although the server ran. Between the cycles of load everything comes to rest,
-and the server's memory and descriptors are looked at. Ends with 1 when anything was lost, leaked or left behind.
+Half of the requests stream; each answer is checked byte for byte (echo) or date for date (t5-date). With
+`--engine vllm` GPT-2 writes verses on vLLM in place of the dates; fewer of all, since each of its starts takes long.
+A request is lost when it is answered wrongly, or not at all although the server ran. Between the cycles of load
+everything comes to rest, and the server's memory and descriptors are looked at. Ends with 1 when anything was lost,
+leaked or left behind.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -23,8 +26,8 @@ from typing import Any
 import psutil
 
 from bench.outcome import parse_arguments, parser, recording
-from bench.soak_answers import DATES, ECHO, make_ask
-from bench.soak_chaos import FULL, QUICK, Chaos, Deployed, plan_acts
+from bench.soak_answers import DATES, ECHO, VERSE_STARTS, VERSE_TOKENS, VERSES, Expected, Verse, make_ask
+from bench.soak_chaos import FULL, QUICK, SLOW, Chaos, Deployed, plan_acts
 from bench.soak_judgement import Findings, Plan, judge
 from bench.soak_load import Clients, cycle_of
 from bench.soak_server import SoakServer
@@ -32,8 +35,10 @@ from bench.soak_vitals import left_behind, look_at
 
 MODELS = Path(__file__).resolve().parents[1] / "tests" / "models"
 STEP_MS = 4  # of the echo engine, a token: long enough for demand to build up and for a kill to meet a stream
-REQUESTS, QUICK_REQUESTS = 10_000, 300
-REQUESTS_A_CYCLE = 500
+REQUESTS, SLOW_REQUESTS, QUICK_REQUESTS = 10_000, 600, 300
+REQUESTS_A_CYCLE, SLOW_REQUESTS_A_CYCLE = 500, 150
+SLOW_PATIENCE = 6.0
+VLLM = MODELS.parents[1] / ".cache" / "engines" / "vllm" / "bin" / "python"
 REST_S = 90.0  # for everything to scale back and settle: the autoscaler waits up to 38 s after it regretted often
 # So long nothing may change for it to be rest: longer than the gateway keeps an idle connection to a replica (4 s), and
 # than the time until a new replica is first probed (5 s), which opens one.
@@ -45,12 +50,14 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--requests", type=int)
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--min-replicas", type=int, default=1)
-    made.add_argument("--max-replicas", type=int, default=4)
+    made.add_argument("--engine", choices=("ctranslate2", "vllm"), default="ctranslate2")
+    made.add_argument("--min-replicas", type=int)
+    made.add_argument("--max-replicas", type=int)
     made.add_argument("--keep", action="store_true", help="keep the server's data directory and log, and say where")
     arguments = parse_arguments(made, rounds=1, quick_rounds=1)
     options = arguments.options
-    plan = make_plan(options.quick, options.requests, options.seed, options.min_replicas, options.max_replicas)
+    replicas = {name: getattr(options, name) for name in ("min_replicas", "max_replicas") if getattr(options, name)}
+    plan = make_plan(options.quick, options.requests, options.seed, engine=options.engine, **replicas)
     question = f"Does any of {plan.requests:,} requests get lost, and does anything leak?"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: with all that was started
     with recording(arguments, "soak", "Soak", question) as outcome, _folder(options.keep) as folder:
@@ -59,35 +66,68 @@ def main() -> None:
 
 
 def make_plan(
-    quick: bool, requests: int | None = None, seed: int = 1, min_replicas: int = 1, max_replicas: int = 4
+    quick: bool,
+    requests: int | None = None,
+    seed: int = 1,
+    *,
+    engine: str = "ctranslate2",
+    min_replicas: int | None = None,
+    max_replicas: int | None = None,
 ) -> Plan:
-    """What is done, and when, all by the seed. `quick`: fewer of everything."""
-    requests = requests or (QUICK_REQUESTS if quick else REQUESTS)
-    acts = plan_acts(random.Random(seed), QUICK if quick else FULL, requests)
-    cycles = 2 if quick else max(2, round(requests / REQUESTS_A_CYCLE))
-    settled_s = QUICK_SETTLED_S if quick else SETTLED_S
-    return Plan(requests, seed, acts, cycles, min_replicas, max_replicas, settled_s)
+    """What is done, and when, all by the seed. `quick`: fewer of everything; so it is with vLLM, of which two replicas
+    run at the least: the one goes on while the other one starts.
+    """
+    slow = engine == "vllm"
+    requests = requests or (QUICK_REQUESTS if quick else SLOW_REQUESTS if slow else REQUESTS)
+    acts = plan_acts(random.Random(seed), QUICK if quick else SLOW if slow else FULL, requests)
+    cycles = 2 if quick else max(2, round(requests / (SLOW_REQUESTS_A_CYCLE if slow else REQUESTS_A_CYCLE)))
+    return Plan(
+        requests=requests,
+        seed=seed,
+        acts=acts,
+        cycles=cycles,
+        min_replicas=min_replicas or (2 if slow else 1),
+        max_replicas=max_replicas or (3 if slow else 4),
+        settled_s=QUICK_SETTLED_S if quick else SETTLED_S,
+        engine=engine,
+        patience=SLOW_PATIENCE if slow else 1.0,
+    )
 
 
 async def soak(plan: Plan, folder: Path) -> Findings:
     """The whole soak on a server of its own."""
-    server = SoakServer(folder)
+    python = {"DOCKYARD_VLLM_PYTHON": os.environ.get("DOCKYARD_VLLM_PYTHON", str(VLLM))}
+    server = SoakServer(folder, patience=plan.patience, environment=python if plan.engine == "vllm" else None)
     async with server.running():
         deployed = await _deploy_all(server, plan, folder)
-        chaos = Chaos(server, deployed, plan.acts, plan.seed)
+        verses = await _verses(server) if plan.engine == "vllm" else []
+        chaos = Chaos(server, deployed, plan.acts, plan.seed, patience=plan.patience)
         clients = Clients(server, chaos.begin)
         found = Findings(plan, clients.tally, chaos, server, [], [])
         async with chaos.at_work():
-            await _cycles(found, clients, deployed)
+            await _cycles(found, clients, deployed, verses)
         found.exit_code = await server.stop()
         found.left = left_behind(server)
     return found
 
 
-async def _cycles(found: Findings, clients: Clients, deployed: Sequence[Deployed]) -> None:
+async def _verses(server: SoakServer) -> list[Verse]:
+    """The table of right answers: each asked for alone, before anything goes wrong."""
+    verses: list[Verse] = []
+    for prompt in VERSE_STARTS:
+        for tokens in VERSE_TOKENS:
+            asked = Verse(prompt, tokens, Expected("", ""), 0, 0)
+            told = await server.complete(asked.body)
+            usage, (choice,) = told["usage"], told["choices"]
+            right = Expected(choice["text"], choice["finish_reason"])
+            verses.append(Verse(prompt, tokens, right, usage["prompt_tokens"], usage["completion_tokens"]))
+    return verses
+
+
+async def _cycles(found: Findings, clients: Clients, deployed: Sequence[Deployed], verses: Sequence[Verse]) -> None:
     plan, server = found.plan, found.server
     rng = random.Random(f"{plan.seed}/load")
-    asks = (make_ask(plan.seed, number) for number in range(plan.requests))
+    asks = (make_ask(plan.seed, number, verses) for number in range(plan.requests))
     for cycle in range(plan.cycles):
         count = plan.requests * (cycle + 1) // plan.cycles - plan.requests * cycle // plan.cycles
         async with _watching(server, deployed) as peak:
@@ -114,10 +154,11 @@ async def _deploy_all(server: SoakServer, plan: Plan, folder: Path) -> list[Depl
         job = await server.job(await server.post(f"/models/{model_id}/deploy?modelType=openSource", wish))
         return Deployed(job["deploymentId"], model_id, wish)
 
+    model, name = ("gpt2-kjv", VERSES) if plan.engine == "vllm" else ("t5-date", DATES)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(deploy(echo, _wish(ECHO, plan, "", batch=4))),
-            group.create_task(deploy(MODELS / "t5-date", _wish(DATES, plan, "ctranslate2", batch=2))),
+            group.create_task(deploy(MODELS / model, _wish(name, plan, plan.engine, batch=2))),
         ]
     return [task.result() for task in tasks]
 
@@ -166,7 +207,7 @@ async def _rest(server: SoakServer, deployed: Sequence[Deployed], plan: Plan) ->
     state = ""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(REST_S):
+        async with asyncio.timeout(REST_S * plan.patience):
             process = psutil.Process(server.pid)
             before, since = (-1, -1), loop.time()
             while loop.time() < since + plan.settled_s:
@@ -179,7 +220,7 @@ async def _rest(server: SoakServer, deployed: Sequence[Deployed], plan: Plan) ->
                     before, since = counts, loop.time()
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
-        raise TimeoutError(f"after {REST_S:.0f} s: {state}") from None
+        raise TimeoutError(f"after {REST_S * plan.patience:.0f} s: {state}") from None
 
 
 def _say(found: Findings, cycle: int) -> None:

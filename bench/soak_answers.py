@@ -1,16 +1,20 @@
-"""What the soak asks, and whether an answer is right: byte for byte from the echo engine, date for date from T5.
+"""What the soak asks, and whether an answer is right: byte for byte from the echo engine, date for date from T5, verse
+for verse (as it was before anything went wrong) from GPT-2.
 
 Pure: no server, no clock. Each request is made from its number and the seed, and carries the only answer it may get.
 """
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
-ECHO, DATES = "echo", "dates"  # the two deployments
-DATES_SHARE = 0.3
+ECHO, DATES, VERSES = "echo", "dates", "verses"  # the deployments: the first one, and one of the others
+MODEL_SHARE = 0.3  # of the requests, for the other one
+VERSE_STARTS = ("And God said", "Moses", "In the beginning", "a", "And the king", "Behold", "Thou shalt", "The word of")
+VERSE_TOKENS = (8, 24, 64)
 
 _ASCII = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,;:-"
 _WIDE = _ASCII + "äéßñΩж漢字한글😀🚀"  # a character of two to four ids must survive a move between replicas, too
@@ -54,14 +58,30 @@ class Ask:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
+@dataclass(frozen=True)
+class Verse:
+    """A greedy completion, as nothing disturbed it."""
+
+    prompt: str
+    max_tokens: int
+    expected: Expected
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"model": VERSES, "prompt": self.prompt, "temperature": 0, "max_tokens": self.max_tokens}
+
+
 class Wrong(Exception):
     """An answer that is not the right one; the message says in what."""
 
 
-def make_ask(seed: int, number: int) -> Ask:
-    """Request `number`: every second one streams, every second stream asks for its usage."""
+def make_ask(seed: int, number: int, verses: Sequence[Verse] = ()) -> Ask:
+    """Request `number`: every second one streams, every second stream asks for its usage. Without `verses`, dates."""
     rng = random.Random(f"{seed}/{number}")
-    made = _date(rng) if rng.random() < DATES_SHARE else _echo(rng, number)
+    of_model = rng.random() < MODEL_SHARE
+    made = (_verse(rng, verses) if verses else _date(rng)) if of_model else _echo(rng, number)
     body = dict(made.body)
     if number % 2:
         body |= {"stream": True}
@@ -184,6 +204,11 @@ def _date(rng: random.Random) -> Ask:
     body = {"model": DATES, "prompt": prompt, "temperature": 0}
     answer = day.isoformat()
     return Ask(0, body, (Expected(answer, "stop"),), len(prompt) + 1, len(answer))  # one id a character, and the end
+
+
+def _verse(rng: random.Random, verses: Sequence[Verse]) -> Ask:
+    verse = rng.choice(verses)
+    return Ask(0, verse.body, (verse.expected,), verse.prompt_tokens, verse.completion_tokens)
 
 
 def _echo(rng: random.Random, number: int) -> Ask:

@@ -32,6 +32,7 @@ class Act(StrEnum):
 
 CHANGES = (Act.REDEPLOY, Act.ROLLBACK)
 FULL: Mapping[Act, int] = {Act.REDEPLOY: 5, Act.ROLLBACK: 2, Act.KILL_REPLICA: 20, Act.KILL_SERVER: 2}
+SLOW: Mapping[Act, int] = {Act.REDEPLOY: 2, Act.ROLLBACK: 1, Act.KILL_REPLICA: 6, Act.KILL_SERVER: 1}
 QUICK: Mapping[Act, int] = {Act.REDEPLOY: 1, Act.ROLLBACK: 1, Act.KILL_REPLICA: 2, Act.KILL_SERVER: 1}
 
 
@@ -74,13 +75,22 @@ def plan_acts(rng: random.Random, wanted: Mapping[Act, int], requests: int) -> d
 class Chaos:
     """`begin(number)` at each request; `settled()` waits for what has been started. `done` counts what happened."""
 
-    def __init__(self, server: SoakServer, deployed: Sequence[Deployed], acts: Mapping[int, Act], seed: int) -> None:
+    def __init__(
+        self,
+        server: SoakServer,
+        deployed: Sequence[Deployed],
+        acts: Mapping[int, Act],
+        seed: int,
+        *,
+        patience: float = 1.0,
+    ) -> None:
         self.done: Counter[Act] = Counter()
         self.adopted: list[str] = []  # after each kill of the server
         self.problems: list[str] = []
         self._server = server
         self._deployed = deployed
         self._acts = dict(acts)
+        self._ready_s = READY_S * patience
         self._lanes = {kind: (asyncio.Queue[Act](), random.Random(f"{seed}/{kind}")) for kind in ("changes", "kills")}
         self._versions = dict.fromkeys((one.deployment_id for one in deployed), 1)
 
@@ -123,8 +133,7 @@ class Chaos:
             case Act.ROLLBACK:
                 await self._roll_back(rng)
             case Act.KILL_REPLICA:
-                pid = await self._ready_replica(rng)
-                os.kill(pid, signal.SIGKILL)
+                os.kill(_victim(await self._ready_replica(rng), rng), signal.SIGKILL)
             case Act.KILL_SERVER:
                 await self._kill_server(rng)
 
@@ -150,7 +159,7 @@ class Chaos:
     async def _ready_replica(self, rng: random.Random) -> int:
         """The pid of a random ready replica of a random deployment, as the API tells it."""
         one = rng.choice(self._deployed)
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(self._ready_s):
             while True:
                 if ready := await self._ready(one):
                     return rng.choice(ready)
@@ -178,3 +187,12 @@ class Chaos:
         self.adopted.append(f"{len(kept)} of {len(ready)}")
         if not kept and ready:
             raise BenchFailed(f"none of the {len(ready)} replicas that ran on was adopted")
+
+
+def _victim(pid: int, rng: random.Random) -> int:
+    """The replica, or one time in two the process that its engine has made, if it has."""
+    with contextlib.suppress(psutil.Error):
+        engines = [child.pid for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
+        if engines and rng.random() < 0.5:
+            return engines[0]
+    return pid

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Outage:
 
 
 class SoakServer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience: float = 1.0, environment: Mapping[str, str] | None = None) -> None:
         self.data_dir = folder / "data"
         self.log = folder / "server.log"
         self.key = f"kg-{uuid.uuid4()}-{uuid.uuid4()}"
@@ -47,6 +47,8 @@ class SoakServer:
         self.starts_s: list[float] = []
         self.untouched = asyncio.Lock()  # hold it for what a kill of the server must not cut
         self._port = _port_that_stays_free()
+        self._job_s = JOB_S * patience
+        self._environment = dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -87,7 +89,7 @@ class SoakServer:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 DOCKYARD, "serve", "--port", str(self._port), "--data-dir", str(self.data_dir),
-                env=environment | {"DOCKYARD_ADMIN_KEY": self.key, "DOCKYARD_LOG_FORMAT": "json"},
+                env=environment | self._environment | {"DOCKYARD_ADMIN_KEY": self.key, "DOCKYARD_LOG_FORMAT": "json"},
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         while not await self._is_ready():
@@ -155,14 +157,14 @@ class SoakServer:
         """The job at its end, which must be a success."""
         path = f"/dock-status/{accepted['dockStatusId']}"
         try:
-            async with asyncio.timeout(JOB_S):
+            async with asyncio.timeout(self._job_s):
                 while True:
                     job = await self.get(path)
                     if job["status"] != "IN_PROGRESS":
                         break
                     await asyncio.sleep(JOB_POLL_S)
         except TimeoutError:
-            raise BenchFailed(f"{path} was still in progress after {JOB_S:.0f} s:\n{tail(self.log)}") from None
+            raise BenchFailed(f"{path} was still in progress after {self._job_s:.0f} s:\n{tail(self.log)}") from None
         if job["status"] != "SUCCESS":
             raise BenchFailed(
                 f"{job['action']} of {job['deploymentName']} ended with {job['reason']}: {job['message']}"
@@ -174,6 +176,14 @@ class SoakServer:
         accepted = await self.post("/models", wish)
         await self.job(accepted)
         return accepted["modelId"]
+
+    async def complete(self, body: dict[str, Any]) -> Any:
+        """The reply's JSON, with nothing else going on."""
+        assert self._session is not None
+        async with self._session.post(f"{self.url}/v1/completions", headers=self.headers, json=body) as reply:
+            if reply.status != 200:
+                raise BenchFailed(f"a completion was answered {reply.status}: {await reply.text()}")
+            return await reply.json()
 
     async def replicas(self, deployment_id: str) -> list[dict[str, Any]]:
         """The living ones, oldest first."""

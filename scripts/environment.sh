@@ -27,6 +27,19 @@ ensure_environment() {
     echo "$state" >"$venv/.installed-$extras"
 }
 
+# ensure_vllm: .cache/engines/vllm holds vLLM, made by the command that users make theirs with, and anew when its versions
+# or the Python change. Fails where it cannot be had.
+ensure_vllm() {
+    local state stamp="$root/.cache/engines/vllm.made"
+    state=$(cat "$root/src/dockyard/engines/"vllm.{txt,constraints,remove} "$venv/pyvenv.cfg" | sha256sum)
+    if [[ "$(cat "$stamp" 2>/dev/null)" == "$state" && -x "$root/.cache/engines/vllm/bin/python" ]]; then
+        return
+    fi
+    rm -f "$stamp"
+    "$venv/bin/dockyard" engines install vllm --data-dir "$root/.cache" || return
+    echo "$state" >"$stamp"
+}
+
 # find_python: prints the first Python that is 3.11 or newer and can make virtual environments; PYTHON may name it.
 find_python() {
     local candidate too_bare=""

@@ -206,6 +206,8 @@ def compatibility_page() -> tuple[str, str]:
         + table(("engine", "quantizationType"), quantizations)
         + "\n\n## Precision\n\nWhat is computed in, by engine, quantization and what really runs the replica.\n\n"
         + table(("engine", "quantizationType", "on", "precision"), precisions)
+        + "\n\nOn GPUs Transformers and vLLM compute in `float16` where the weights are stored in it, or the GPU lacks "
+        "`bfloat16`:\n[Devices and fit](../concepts/devices-and-fit.md#precision)."
     )
     return "Engines, architectures, precision", text
 

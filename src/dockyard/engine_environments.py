@@ -4,12 +4,14 @@ An environment lies in the data directory, made by `dockyard engines install`, o
 runs the very worker that is installed here: its package is shown to that Python by a folder that holds nothing else.
 """
 
+import shutil
 import subprocess
 import venv
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from dockyard.engine_builds import torch_without_gpus
 from dockyard.errors import Failed, Invalid, Reason
 
 SEPARATE = ("vllm",)
@@ -33,10 +35,25 @@ class EngineEnvironments:
         python = self.python_of(engine)
         return _version_beside(engine, python) if python else None
 
+    def without_gpus(self, engine: str) -> str | None:
+        """Why the engine there cannot use a GPU, and how to mend it; None if it can."""
+        python = self.python_of(engine)
+        torch = sorted((python.parent.parent / "lib").glob("python3.*/site-packages/torch")) if python else []
+        mend = "name a Python that has vLLM's build for GPUs in DOCKYARD_VLLM_PYTHON, or set DOCKYARD_DEVICES=cpu"
+        return torch_without_gpus(torch[0], mend) if torch else None
+
     def command_of(self, engine: str) -> tuple[Path, dict[str, str]] | None:
         """The interpreter, and what its process needs in its environment to find the worker; None: any other engine."""
         python = self.python_of(engine)
-        return (python, {"PYTHONPATH": str(self._shown())}) if python else None
+        if python is None:
+            return None
+        cache = _cache(self._folder, engine)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return python, {
+            "PYTHONPATH": str(self._shown()),
+            "VLLM_CACHE_ROOT": str(cache),
+            "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        }
 
     def _shown(self) -> Path:
         """A folder with a link to this very package and nothing else: what lies beside it must not be found there."""
@@ -64,20 +81,38 @@ def install_engine(engine: str, folder: Path, say: Callable[[str], None]) -> str
             reason=Reason.OUT_OF_RANGE,
         )
     place, python = folder / engine, folder / engine / "bin" / "python"
-    (place / "complete").unlink(missing_ok=True)
+    shutil.rmtree(_cache(folder, engine), ignore_errors=True)  # what another version has compiled
     say(f"making a Python environment in {place}")
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     venv.create(place, clear=True, symlinks=True, with_pip=True)
-    wanted = resources.files("dockyard.engines")
-    with resources.as_file(wanted / f"{engine}.txt") as listed:
-        say("installing vLLM and what it needs; this takes minutes")
-        _pip(python, ["install", "--requirement", str(listed)])
-    with resources.as_file(wanted / f"{engine}.remove") as listed:
-        _pip(python, ["uninstall", "--yes", "--requirement", str(listed)])
+    try:
+        with resources.as_file(resources.files("dockyard.engines")) as lists:
+            say("installing vLLM and what it needs; this takes minutes")
+            versions = ["--constraint", str(lists / f"{engine}.constraints")]
+            _pip(python, ["install", "--requirement", str(lists / f"{engine}.txt"), *versions])
+            _pip(python, ["uninstall", "--yes", "--requirement", str(lists / f"{engine}.remove")])
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)  # half of it would look like all of it
+        raise
     version = _version_beside(engine, python)
     if version is None:
         raise Failed(f"{engine} is not in {place} after all", reason=Reason.ENGINE_NOT_INSTALLED)
     return version
+
+
+def remove_engine(engine: str, folder: Path) -> bool:
+    """Remove the engine's environment and all that was compiled for it; False where there was none."""
+    found = engine in SEPARATE and (folder / engine).exists()
+    if not found:
+        return False
+    for place in (folder / engine, _cache(folder, engine)):
+        shutil.rmtree(place, ignore_errors=True)
+    return True
+
+
+def _cache(folder: Path, engine: str) -> Path:
+    """What its starts leave for the next one: compiled kernels."""
+    return folder / f"{engine}.cache"
 
 
 def _pip(python: Path, arguments: Sequence[str]) -> None:

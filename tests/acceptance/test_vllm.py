@@ -1,33 +1,61 @@
-"""vLLM behind the whole product, where its environment is at hand: `dockyard engines install vllm` makes one."""
+"""vLLM behind the whole product, two replicas of it: texts, its start, failover, adoption, nothing left behind."""
 
-import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from tests.acceptance.clients import Stream
+from tests.acceptance.clients import Askers, Stream
 from tests.acceptance.server import Server, body
+from tests.vllm_environment import PYTHON, needs_vllm
 
-CACHED = Path(__file__).parents[2] / ".cache" / "bench" / "vllm" / "bin" / "python"
-PYTHON = Path(os.environ.get("DOCKYARD_VLLM_PYTHON", CACHED))
 PROMPT = "And God said"
+LONG: dict[str, Any] = {"temperature": 0, "max_tokens": 200}
+START_S = 600
 
-pytestmark = [
-    pytest.mark.skipif(not PYTHON.exists(), reason="vLLM's environment is not here; DOCKYARD_VLLM_PYTHON names one"),
-    pytest.mark.timeout(600),
-]
+pytestmark = [needs_vllm, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """gpt2-kjv, deployed on vLLM as `kjv` and on Transformers as `plain`."""
+def told() -> list[dict[str, Any]]:
+    """Each distinct state of the deploy's job."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, told: list[dict[str, Any]]) -> Iterator[Server]:
+    """gpt2-kjv, deployed on vLLM as `kjv`, twice, and on Transformers as `plain`."""
     with Server(tmp_path_factory.mktemp("vllm") / "data", DOCKYARD_VLLM_PYTHON=str(PYTHON)) as server:
         gpt2 = server.import_model("gpt2-kjv")
-        server.wait(server.begin_deploy(gpt2, body("kjv", "vllm", maxReplicas=1)), timeout_s=500)
+        told.extend(server.watch(server.begin_deploy(gpt2, body("kjv", "vllm", minReplicas=2)), START_S))
+        assert told[-1]["status"] == "SUCCESS", f"{told[-1]}\n{server.log[-1500:]}"
         server.deploy(gpt2, body("plain", maxReplicas=1))
         yield server
+
+
+@pytest.fixture(scope="module")
+def deployment_id(served: Server, told: list[dict[str, Any]]) -> str:
+    return told[-1]["deploymentId"]
+
+
+def vllm_workers(server: Server) -> list[psutil.Process]:
+    return [process for process in server.workers() if str(PYTHON) in process.cmdline()[0]]
+
+
+def both_ready(server: Server, deployment_id: str) -> None:
+    def ready() -> bool:
+        return [replica["state"] for replica in server.replicas(deployment_id)] == ["Ready"] * 2
+
+    server.until(ready, START_S)
+
+
+def test_its_start_is_told_in_steps(served: Server, told: list[dict[str, Any]]) -> None:
+    loading = [status for status in told if status["phase"] == "LOADING"]
+    assert any("vLLM" in status["message"] or "weights" in status["message"] for status in loading)
+    percentages = [status["percentageComplete"] for status in told]
+    assert percentages == sorted(percentages)
+    assert len({status["percentageComplete"] for status in loading}) > 1
 
 
 def test_it_says_what_transformers_says(served: Server) -> None:
@@ -47,11 +75,70 @@ def test_a_stream_is_the_whole_text(served: Server) -> None:
     assert stream.whole() == served.complete("kjv", PROMPT, temperature=0, max_tokens=24)
 
 
-def test_its_end_leaves_no_process_of_vllm(served: Server) -> None:
-    (worker,) = [process for process in served.workers() if str(PYTHON) in process.cmdline()[0]]
-    below = worker.children(recursive=True)
-    assert below
-    worker.send_signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(below, timeout=30)
-    assert not alive, alive
-    assert len(gone) == len(below)
+@pytest.mark.parametrize("killed", ["the replica", "its engine's process alone"])
+def test_streams_outlive_a_replica(served: Server, deployment_id: str, killed: str) -> None:
+    """The front is suspended while its streams are under way, so that none is over before the end comes."""
+    both_ready(served, deployment_id)
+    undisturbed = served.complete("kjv", PROMPT, **LONG)
+    front = vllm_workers(served)[0]
+    below = front.children(recursive=True)
+    before = served.metric("dockyard_failovers_total", "kjv")
+    streams = [Stream(served, "kjv", PROMPT, **LONG).after(1) for _ in range(4)]
+    front.suspend()
+    for process in below if killed.startswith("its") else [front]:
+        process.kill()
+    if front.is_running():
+        front.resume()
+    assert [stream.whole() for stream in streams] == [undisturbed] * 4
+    served.until(lambda: served.metric("dockyard_failovers_total", "kjv") > before)
+    _, alive = psutil.wait_procs([front, *below], timeout=30)
+    assert not alive
+
+
+def test_a_redeploy_under_load_loses_nothing(served: Server, deployment_id: str) -> None:
+    both_ready(served, deployment_id)
+    text = served.complete("kjv", PROMPT, temperature=0, max_tokens=8)
+    model_id = served.get(f"/deployments/{deployment_id}")["modelId"]
+    with Askers(served, "kjv", PROMPT, 2, temperature=0, max_tokens=8) as askers:
+        job_id = served.begin_deploy(model_id, body("kjv", "vllm", minReplicas=1, maxReplicas=1))
+        served.wait(job_id, timeout_s=START_S)
+        askers.go_on(4)
+    assert askers.errors == []
+    assert {answer.text for answer in askers.answers} == {text}
+    served.until(lambda: len(vllm_workers(served)) == 1)
+
+
+def test_an_adopted_replica_takes_its_engine_with_it(served: Server, deployment_id: str) -> None:
+    (front,) = vllm_workers(served)
+    below = front.children(recursive=True)
+    served.kill()
+    served.start()
+    assert served.complete("kjv", PROMPT, temperature=0, max_tokens=8)
+    (replica,) = served.replicas(deployment_id)
+    assert replica["pid"] == front.pid
+    front.kill()
+    _, alive = psutil.wait_procs([front, *below], timeout=30)
+    assert not alive
+    served.until(lambda: [r["state"] for r in served.replicas(deployment_id)] == ["Ready"], START_S)
+
+
+def test_without_a_server_it_ends_and_leaves_nothing(served: Server) -> None:
+    """Nobody is there to clear away after it but itself and the kernel."""
+    (front,) = vllm_workers(served)
+    processes = [front, *front.children(recursive=True)]
+    assert len(processes) > 1
+    served.kill()
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
+    served.start()
+    served.until(lambda: bool(vllm_workers(served)))
+
+
+def test_a_server_that_ends_leaves_nothing(served: Server) -> None:
+    processes = [one for front in vllm_workers(served) for one in (front, *front.children(recursive=True))]
+    served.send(signal.SIGTERM)
+    assert served.ended() == 0
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+    run = served.data_dir / "run"
+    assert not [path for path in run.iterdir() if path.suffix in (".sock", ".tmp")]

@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.contract.engine_rig import VLLM, Loader, spec_of
+from tests.contract.vllm_worker import VllmWorker, vllm_worker
 from tests.databases import migrated_sqlite
 
 from dockyard.store.database import Store
@@ -135,3 +137,18 @@ async def second_store(database_url: str, store: Store) -> AsyncIterator[Store]:
     await second.open()
     yield second
     await second.close()
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Iterator[VllmWorker]:
+    """gpt2-kjv on vLLM, in a worker that all tests of the session share."""
+    folder = Path(tempfile.mkdtemp(prefix="vllm-"))  # pytest's own is too deep for its sockets
+    with vllm_worker(folder, spec_of(VLLM, folder)) as worker:
+        yield worker
+
+
+@pytest.fixture
+def loader(request: pytest.FixtureRequest, converted_models: Path) -> Iterator[Loader]:
+    made = Loader(converted_models, lambda: request.getfixturevalue("vllm"))
+    yield made
+    made.close()

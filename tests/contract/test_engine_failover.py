@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.contract.engine_rig import CASES, GREEDY, PROMPTS, Loaded, load
+from tests.contract.engine_rig import ALL, GREEDY, PROMPTS, Loaded, Loader
 from tests.contract.wavering_model import EOS, VOCABULARY, make_wavering_model
 from tests.once import made_once
 
@@ -67,11 +67,9 @@ async def ends_as_undisturbed(engine: Engine, rows: Sequence[Row], wholes: Seque
     assert [(await told(engine, row)).ids for row in resumed] == rests
 
 
-@pytest.fixture(params=CASES, ids=str)
-async def loaded(request: pytest.FixtureRequest, converted_models: Path) -> AsyncIterator[Loaded]:
-    made = load(request.param, converted_models)
-    yield made
-    made.engine.close()
+@pytest.fixture(params=ALL)
+async def loaded(request: pytest.FixtureRequest, loader: Loader) -> Loaded:
+    return loader(request.param)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -2,13 +2,25 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.contract.engine_rig import CASES, GPT2, PROMPTS, T5, Case, Loaded, collected, load, spec_of, text_of
+from tests.contract.engine_rig import (
+    ALL,
+    GPT2,
+    ON_VLLM,
+    PROMPTS,
+    T5,
+    Case,
+    Loaded,
+    Loader,
+    collected,
+    load,
+    spec_of,
+    text_of,
+)
 from tests.conversion import MODELS
 
 from dockyard.engines.base import Row, Sampling
@@ -22,11 +34,9 @@ def artifacts(converted_models: Path) -> Path:
     return converted_models
 
 
-@pytest.fixture(params=CASES, ids=str)
-async def loaded(request: pytest.FixtureRequest, artifacts: Path) -> AsyncIterator[Loaded]:
-    made = load(request.param, artifacts)
-    yield made
-    made.engine.close()
+@pytest.fixture(params=ALL)
+async def loaded(request: pytest.FixtureRequest, loader: Loader) -> Loaded:
+    return loader(request.param)
 
 
 async def test_greedy_is_the_same_every_time(loaded: Loaded) -> None:
@@ -88,7 +98,7 @@ async def test_sixteen_at_once_run_in_batches_of_four_at_most(loaded: Loaded) ->
     rows = [loaded.row(PROMPTS[loaded.case.model][0], 4)] * 16
     results = await asyncio.gather(*map(loaded.ids, rows))
     assert all(result == results[0] for result in results)
-    assert loaded.engine.capacity == (4 if loaded.case.engine == "echo" else 5)  # one more in the reserve
+    assert loaded.engine.capacity == (4 if loaded.case.engine in ("echo", "vllm") else 5)  # one more in the reserve
     assert loaded.engine.largest_batch == (1 if loaded.case.engine == "echo" else 4)
 
 
@@ -140,12 +150,11 @@ async def test_a_top_k_above_the_vocabulary_takes_all_of_it(loaded: Loaded) -> N
     assert len(await loaded.ids(row)) == 3
 
 
-@pytest.mark.parametrize("case", GPT2, ids=str)
-async def test_sampling_draws_different_texts(case: Case, artifacts: Path) -> None:
-    loaded = load(case, artifacts)
+@pytest.mark.parametrize("case", [*GPT2, ON_VLLM], ids=str)
+async def test_sampling_draws_different_texts(case: Case, loader: Loader) -> None:
+    loaded = loader(case)
     row = loaded.row("And", 12, sampling=Sampling(temperature=1.5, top_k=100))
     results = await asyncio.gather(*[loaded.ids(row) for _ in range(4)])
-    loaded.engine.close()
     assert len({tuple(result) for result in results}) > 1
 
 
@@ -160,24 +169,24 @@ async def test_dates_come_out_exactly(case: Case, artifacts: Path) -> None:
     assert events[-1].usage == Usage(28, 10)
 
 
-async def test_ctranslate2_in_float32_writes_what_transformers_writes(artifacts: Path) -> None:
+@pytest.mark.parametrize("case", [GPT2[1], ON_VLLM], ids=str)
+async def test_others_in_float32_write_what_transformers_writes(case: Case, loader: Loader) -> None:
     texts: list[list[str]] = []
-    for case in GPT2[:2]:
-        loaded = load(case, artifacts)
+    for one in (GPT2[0], case):
+        loaded = loader(one)
         requests = [GenerateRequest(id="1", prompt=p, temperature=0, max_tokens=40) for p in PROMPTS["gpt2-kjv"]]
         texts.append([text_of(await loaded.answer(request)) for request in requests])
-        loaded.engine.close()
     assert texts[0] == texts[1]
 
 
-async def test_a_seed_is_honoured_whatever_else_is_in_the_batch(artifacts: Path) -> None:
-    loaded = load(GPT2[0], artifacts)
+@pytest.mark.parametrize("case", [GPT2[0], ON_VLLM], ids=str)
+async def test_a_seed_is_honoured_whatever_else_is_in_the_batch(case: Case, loader: Loader) -> None:
+    loaded = loader(case)
     seeded = loaded.row("And God said", 12, sampling=Sampling(temperature=1.2, top_k=40, top_p=0.9, seed=7))
     others = [loaded.row("Moses", 12, sampling=Sampling(temperature=t)) for t in (0.0, 0.5, 2.0)]
     alone = await loaded.ids(seeded)
     together, *_ = await asyncio.gather(*map(loaded.ids, [seeded, *others]))
     resumed = await loaded.ids(Row(seeded.prompt, 7, seeded.sampling, alone[:5]))
-    loaded.engine.close()
     assert together == alone
     assert [*alone[:5], *resumed] == alone
 

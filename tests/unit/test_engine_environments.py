@@ -1,13 +1,16 @@
 """Where an engine's own environment is looked for, and what is shown to it."""
 
+import re
 import subprocess
 import sys
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pytest
 
 import dockyard
-from dockyard.engine_environments import EngineEnvironments, install_engine
+from dockyard.engine_environments import EngineEnvironments, install_engine, remove_engine
 from dockyard.errors import Invalid
 
 
@@ -64,3 +67,28 @@ def test_the_worker_is_shown_to_it_and_nothing_beside(tmp_path: Path) -> None:
         check=True,
     )
     assert told.stdout.strip() == dockyard.__version__
+
+
+def test_what_its_starts_cache_goes_with_it(tmp_path: Path) -> None:
+    made(tmp_path / "vllm")
+    own = EngineEnvironments(tmp_path).command_of("vllm")
+    assert own is not None
+    cache = Path(own[1]["VLLM_CACHE_ROOT"])
+    assert Path(own[1]["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(cache)
+    assert cache.is_dir()
+    assert remove_engine("vllm", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dockyard"]
+    assert not remove_engine("vllm", tmp_path)
+    assert not remove_engine("dockyard", tmp_path)
+
+
+def test_each_requirement_is_pinned_by_name_and_version_only() -> None:
+    lists = resources.files("dockyard.engines")
+    pinned = dict(line.split("==") for line in _lines(lists / "vllm.constraints"))
+    for line in _lines(lists / "vllm.txt"):
+        assert re.split(r"[=>\[]", line)[0].lower() in {name.lower() for name in pinned}
+    assert all(re.fullmatch(r"[0-9a-z.]+", version) for version in pinned.values())
+
+
+def _lines(file: Traversable) -> list[str]:
+    return [line for line in file.read_text().splitlines() if line and not line.startswith("#")]

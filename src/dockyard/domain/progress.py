@@ -18,19 +18,30 @@ _ORDER = list(_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A replica's own account of its start: its phase, how much of that is over, and in which words, if it tells."""
+
+    phase: str
+    share: float = 0.0
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     phase: Phase
     share: float
     message: str
 
 
-def deploy_progress(phases: Sequence[str], wanted: int, engine: str, failures: int) -> Progress:
-    """`phases`: of the living replicas, in their own words; `failures`: of this version so far."""
-    known = [phase for phase in phases if phase in _STEPS]
+def deploy_progress(stages: Sequence[Stage], wanted: int, engine: str, failures: int) -> Progress:
+    """`stages`: of the living replicas; `failures`: of this version so far."""
+    known = [stage for stage in stages if stage.phase in _STEPS]
     again = f" (attempt {failures + 1})" if failures else ""
     if len(known) < wanted:
         return Progress(Phase.PROVISIONING, 0.0, f"starting {wanted} {engine} replica(s){again}")
-    slowest = min(known, key=_ORDER.index)
-    phase, share, words = _STEPS[slowest]
-    ready = known.count("ready")
+    slowest = min(known, key=lambda stage: (_ORDER.index(stage.phase), stage.share))
+    phase, share, words = _STEPS[slowest.phase]
+    if slowest.phase == "loading" and slowest.share:
+        share, words = slowest.share, slowest.words
+    ready = sum(stage.phase == "ready" for stage in known)
     return Progress(phase, share, f"{ready} of {wanted} {engine} replica(s) ready; the slowest {words}{again}")

@@ -1,6 +1,8 @@
 """CTranslate2: a Generator for decoders, a Translator for encoder-decoders, in cohorts of equal sampling parameters."""
 
+import ctypes
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ def create(spec: WorkerSpec) -> "CTranslate2Engine":
 class CTranslate2Engine(BatchedEngine):
     name = "ctranslate2"
     can_seed = False  # its random state is one per process
+    constraints = None  # a batch knows no mask per step, and tells of each token chosen no alternatives
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec, lanes=spec.workers)
@@ -39,9 +42,12 @@ class CTranslate2Engine(BatchedEngine):
         model_class = ctranslate2.Generator if self._decoder_only else ctranslate2.Translator
         try:
             self._read_vocabulary(folder)
+            if self._spec.device == "cuda":
+                load_cublas()
             self._model = model_class(
                 str(folder),
                 device=self._spec.device,
+                device_index=0,  # of those that the replica sees: its own
                 compute_type=self._spec.compute_type,
                 inter_threads=self._lanes + 1,  # they share the weights
                 intra_threads=self._spec.threads,
@@ -142,6 +148,22 @@ class CTranslate2Engine(BatchedEngine):
             options["sampling_topp"] = row.sampling.top_p
             options["sampling_temperature"] = row.sampling.temperature
         return options
+
+
+def load_cublas() -> None:
+    """Load cuBLAS from the package that pip has it in, where CTranslate2 does not look: it asks the linker by the name
+    of the library, which then is one that the process has already. Without such a package the system's own is found,
+    or CTranslate2 says which library it misses.
+    """
+    try:
+        found = find_spec("nvidia.cublas")
+    except ModuleNotFoundError:  # there is no package `nvidia`
+        return
+    places = list(found.submodule_search_locations or ()) if found else []
+    for name in ("libcublasLt.so.12", "libcublas.so.12"):  # the second needs the first
+        for library in (Path(place) / "lib" / name for place in places):
+            if library.exists():
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def _note_prefill(batch: Sequence[Generation]) -> None:

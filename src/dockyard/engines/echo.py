@@ -16,7 +16,7 @@ import msgspec
 from dockyard.engines.base import Generation, Row
 from dockyard.engines.failures import translated
 from dockyard.errors import Failed, Reason
-from dockyard.protocols.generation import WorkerSpec
+from dockyard.protocols.generation import Adapter, WorkerSpec
 
 EOS = 256  # the ids below are bytes
 
@@ -28,6 +28,7 @@ def create(spec: WorkerSpec) -> "EchoEngine":
 class EchoEngine:
     name = "echo"
     can_seed = True  # there is no chance in it
+    constraints = None
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.capacity = spec.max_batch_size
@@ -61,7 +62,8 @@ class EchoEngine:
         if self._fault == "memory":
             _exhaust_memory()
 
-    def submit(self, row: Row) -> Generation:
+    def submit(self, row: Row, adapter: Adapter | None = None) -> Generation:
+        """`adapter` changes nothing: an echo stays one."""
         if self._fault == "warm_up":
             os.abort()  # as native code that runs into a wall
         generation = Generation(row, self._leave)

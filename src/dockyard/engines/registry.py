@@ -19,8 +19,15 @@ _MODULES = {
 EngineFactory = Callable[[WorkerSpec], Engine]
 
 
-def import_engine(name: str) -> EngineFactory:
-    """Import the engine and its libraries; slow for some. Raises `Failed` (ENGINE_NOT_INSTALLED)."""
+def import_engine(name: str, *, shared: bool = False) -> EngineFactory:
+    """Import the engine and its libraries; slow for some. Raises `Failed` (ENGINE_NOT_INSTALLED).
+
+    `shared`: one that other replicas use, too; its libraries are in its own process.
+    """
+    if shared:
+        from dockyard.engines.shared import SharedEngine
+
+        return SharedEngine
     if name not in _MODULES:
         raise Failed(
             f"engine {name!r} cannot run here; the engines that can are {', '.join(sorted(_MODULES))}",

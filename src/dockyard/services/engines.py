@@ -9,7 +9,7 @@ from dockyard.services.deploy_checks import how_to_install
 
 @dataclass(frozen=True, kw_only=True)
 class EngineView:
-    """`message`: how to install it, where it is not."""
+    """`message`: how to install it, where it is not; or why it does not use the host's GPUs."""
 
     engine: EngineName
     optimization_type: str
@@ -21,17 +21,18 @@ class EngineView:
 
 def list_engines(ctx: Context) -> list[EngineView]:
     """All but `echo`, which is for tests."""
-    on = "cuda" if ctx.host().gpus else "cpu"
-    return [_view(ctx, engine, on) for engine in EngineName if engine is not EngineName.ECHO]
+    has_gpus = any(gpu.fault is None for gpu in ctx.host().gpus)
+    return [_view(ctx, engine, has_gpus) for engine in EngineName if engine is not EngineName.ECHO]
 
 
-def _view(ctx: Context, engine: EngineName, on: str) -> EngineView:
+def _view(ctx: Context, engine: EngineName, has_gpus: bool) -> EngineView:
     version = ctx.preparer.version(engine)
+    idle = ctx.preparer.without_gpus(engine) if version is not None and has_gpus else None
     return EngineView(
         engine=engine,
         optimization_type="" if engine is EngineName.TRANSFORMERS else str(engine),
         installed=version is not None,
         version=version,
-        runs_on=on,
-        message=None if version else how_to_install(engine),
+        runs_on="cuda" if has_gpus and idle is None else "cpu",
+        message=idle if version else how_to_install(engine),
     )

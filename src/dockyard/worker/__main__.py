@@ -41,7 +41,8 @@ def main() -> None:
 
 async def serve(spec: WorkerSpec, listening: socket.socket) -> int:
     """Run the replica to its end; returns the exit code."""
-    log("INFO", "started", replica=spec.replica_id, engine=spec.engine, device=spec.device, pid=os.getpid())
+    visible = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all")} if spec.device == "cuda" else {}
+    log("INFO", "started", replica=spec.replica_id, engine=spec.engine, device=spec.device, pid=os.getpid(), **visible)
     replica = Replica(spec)
     server = SocketServer(ReplicaApp(replica))
     loop = asyncio.get_running_loop()

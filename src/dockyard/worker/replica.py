@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from dockyard.clock import SystemClock
-from dockyard.engines.base import Engine
+from dockyard.engines.base import Engine, TellsItsStart
 from dockyard.engines.failures import translated
 from dockyard.engines.registry import import_engine
 from dockyard.errors import Failed, Reason, Unavailable
+from dockyard.process_memory import give_back_freed
 from dockyard.protocols.generation import GenerateRequest, Health, ReplicaError, ReplicaPhase, WorkerSpec
 from dockyard.worker.log import log
-from dockyard.worker.memory import give_back_freed
 from dockyard.worker.prompt import Prompts, load_prompts
 from dockyard.worker.serving import Answer, Serving
 from dockyard.worker.tokenizer import Tokenizer, load_tokenizer
@@ -34,6 +35,7 @@ class Replica:
         self._clock = SystemClock()
         self._phase: ReplicaPhase = "starting"
         self._progress = ""
+        self._share = 0.0
         self._timings: dict[str, float] = {}
         self._failure: ReplicaError | None = None
         self._serving: Serving | None = None
@@ -54,6 +56,7 @@ class Replica:
             engine=self.spec.engine,
             compute_type=self.spec.compute_type,
             progress=self._progress,
+            share=self._share,
             timings=self._timings,
             can_seed=engine.can_seed if engine else False,
             chat_template=self._serving.prompts.has_chat_template if self._serving else False,
@@ -80,8 +83,11 @@ class Replica:
 
     async def _load(self) -> None:
         name = self.spec.engine
-        importing = asyncio.to_thread(import_engine, name)
+        importing = asyncio.to_thread(import_engine, name, shared=self.spec.adapter is not None)
         engine = (await self._timed("importing", f"importing {name}", "importMs", importing))(self.spec)
+        if isinstance(engine, TellsItsStart):
+            loop = asyncio.get_running_loop()
+            engine.tell_start = partial(loop.call_soon_threadsafe, self._step)
         tokenizer, prompts = await self._timed("loading", "loading weights", "loadMs", self._read(engine))
         serving = Serving(engine, tokenizer, prompts)
         began = self._clock.monotonic()
@@ -118,8 +124,17 @@ class Replica:
             return
         self._phase = phase
         self._progress = progress
+        self._share = 0.0
         log("INFO", "phase", phase=phase, **self._timings)
         self._tell_watchers()
+
+    def _step(self, share: float, words: str) -> None:
+        """The engine is so far with its loading."""
+        if self._phase == "loading":
+            self._share = share
+            self._progress = words
+            log("INFO", "step", phase="loading", share=share, message=words)
+            self._tell_watchers()
 
     def _fail(self, error: Exception) -> None:
         if self._phase in ("draining", "failed"):

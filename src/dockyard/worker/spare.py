@@ -188,6 +188,7 @@ def _begin_as(replica_id: str, descriptors: Sequence[int]) -> tuple[WorkerSpec, 
         spec = msgspec.json.decode(file.read(), type=WorkerSpec)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # for a library that is loaded from now on
         os.environ[name] = str(spec.threads)
+    os.environ.update(spec.gpu_environment())  # CUDA reads it at its first use, which the spare has not had (`_unfit`)
     return spec, socket.socket(fileno=socket_fd)
 
 

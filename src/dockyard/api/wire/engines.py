@@ -12,7 +12,7 @@ class EngineOut(WireOut):
     installed: bool
     version: str | None
     runs_on: str = Field(description="What its replicas run on here: cuda or cpu.")
-    message: str | None = Field(description="How to install it.")
+    message: str | None = Field(description="How to install it, or why it cannot use the host's GPUs.")
 
 
 class EnginesOut(Listing):
