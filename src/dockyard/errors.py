@@ -56,6 +56,10 @@ class Reason(StrEnum):
         "ENGINE_NOT_INSTALLED",
         "The engine's Python packages are not installed on the server.",
     )
+    ENGINE_CANNOT_USE_GPU = (
+        "ENGINE_CANNOT_USE_GPU",
+        "The engine's build is for CPUs, lacks a library of CUDA, or has no code for this GPU: see the message.",
+    )
     QUANTIZATION_NOT_SUPPORTED = "QUANTIZATION_NOT_SUPPORTED", "The engine does not know the quantization."
     DOES_NOT_FIT_DEVICE = "DOES_NOT_FIT_DEVICE", "Weights and cache need more memory than the device has."
     DEVICE_NOT_AVAILABLE = (
@@ -78,7 +82,7 @@ class Reason(StrEnum):
         "The path is outside `DOCKYARD_IMPORT_ROOTS`, or a link leads out of the folder.",
     )
     SOURCE_NOT_SUPPORTED = "SOURCE_NOT_SUPPORTED", "The source is neither a model folder nor a GGUF file."
-    CONFIG_MISSING = "CONFIG_MISSING", "The folder has no `config.json`."
+    CONFIG_MISSING = "CONFIG_MISSING", "The folder has no `config.json`; name the model's own folder."
     CONFIG_UNREADABLE = (
         "CONFIG_UNREADABLE",
         "`config.json` is no JSON object, too large, or lacks what a model needs.",
@@ -139,6 +143,10 @@ class Reason(StrEnum):
         "ADAPTER_NOT_SUPPORTED",
         "The adapter is of a kind that is not merged here; merge it with PEFT and import the whole model.",
     )
+    ADAPTER_MISMATCH = (
+        "ADAPTER_MISMATCH",
+        "`isAdapter` is true and the archive holds a whole model, or false and it holds an adapter.",
+    )
     ADAPTER_DOES_NOT_FIT = (
         "ADAPTER_DOES_NOT_FIT",
         "The adapter names modules that the base model has not, or has in other shapes.",
@@ -148,6 +156,7 @@ class Reason(StrEnum):
     CHUNKS_MISSING = "CHUNKS_MISSING", "The upload lacks chunks; the message names them."
     SIZE_MISMATCH = "SIZE_MISMATCH", "The chunks are together more or fewer bytes than `fileSize`."
     DIGEST_MISMATCH = "DIGEST_MISMATCH", "What arrived differs from the SHA-256 that the client named."
+    TOO_MANY_UPLOADS = "TOO_MANY_UPLOADS", "The server keeps as many open uploads as it may; complete or remove one."
     UPLOAD_COMPLETED = "UPLOAD_COMPLETED", "The upload was completed and takes no more chunks."
     ARCHIVE_KIND_MISMATCH = (
         "ARCHIVE_KIND_MISMATCH",
@@ -190,7 +199,9 @@ class Reason(StrEnum):
     ENGINE_FAILED = "ENGINE_FAILED", "The engine refused to load the model; the message is the engine's."
     CONVERSION_FAILED = "CONVERSION_FAILED", "The converter refused the model or ended early."
     ARTIFACT_CORRUPT = "ARTIFACT_CORRUPT", "Stored files differ from their digests."
-    NO_CAPACITY = "NO_CAPACITY", "The host has too little free memory for the replicas."
+    NO_CAPACITY = "NO_CAPACITY", "The host has too little free memory, or too few free GPUs, for the replicas."
+    GPU_DRIVER_TOO_OLD = "GPU_DRIVER_TOO_OLD", "The engine's CUDA needs a newer driver than the host has."
+    GPU_FAILED = "GPU_FAILED", "A GPU or its driver failed while a replica used it."
     DISK_FULL = "DISK_FULL", "The data directory's disk is full."
     TIMED_OUT = "TIMED_OUT", "It took longer than it is allowed to."
     CANCELLED = "CANCELLED", "Somebody cancelled it."
@@ -206,7 +217,13 @@ class Reason(StrEnum):
     NO_REPLICA = "NO_REPLICA", "No replica serves and none is on its way."
     CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED", "Prompt and `max_tokens` exceed the served context."
     ENGINE_CANNOT = "ENGINE_CANNOT", "The deployment's engine cannot do what the request asks."
+    SCHEMA_NOT_SUPPORTED = (
+        "SCHEMA_NOT_SUPPORTED",
+        "The JSON schema is wrong, too large or too costly, or asks for what constrained decoding cannot do.",
+    )
     NO_CHAT_TEMPLATE = "NO_CHAT_TEMPLATE", "The model has no chat template; use the completions route."
+    TEMPLATE_WITHOUT_TOOLS = "TEMPLATE_WITHOUT_TOOLS", "The model's chat template has no place for tools."
+    TOOL_FORMAT_UNKNOWN = "TOOL_FORMAT_UNKNOWN", "The model's chat template writes calls of tools in an unknown form."
     DRAINING = "DRAINING", "The replica or the server is shutting down."
 
 

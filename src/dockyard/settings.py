@@ -35,8 +35,9 @@ class Settings(BaseSettings):
     admin_key: str | None = Field(
         None, description="The management key with every scope, in place of the one that the first start makes."
     )
-    devices: Literal["stand-in", "strict"] = Field(
-        "stand-in", description="`strict` refuses a deviceType whose GPUs the host lacks; else its CPU stands in."
+    devices: Literal["stand-in", "strict", "cpu"] = Field(
+        "stand-in",
+        description="`strict` refuses a deviceType whose GPUs the host lacks; else its CPU stands in. `cpu`: always.",
     )
     scale_delay_unit: Literal["ms", "s"] = Field(
         "ms", description="How `scaleUpDelay` and `scaleDownDelay` are read. The published pages say milliseconds."

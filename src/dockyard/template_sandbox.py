@@ -13,15 +13,31 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
 
+from dockyard.template_growth import (
+    LONGEST_TEXT,
+    MAKE_TEXT,
+    bounded_counts,
+    bounded_join,
+    bounded_lines,
+    bounded_replace,
+    bounded_sum,
+    check_filled,
+    check_joined,
+    check_translated,
+    joined,
+    some,
+    weighed,
+)
+
 _LONGEST_REPEATED = 1_000_000  # characters or items
-_LONGEST_TEXT = 10_000_000  # characters that are put together; a context of a million tokens has fewer
 _WIDEST = 10_000  # of a padded field
 _WIDE = re.compile(r"\d{5,}")
 _PADDING = frozenset(("center", "ljust", "rjust", "zfill", "expandtabs"))
 _LARGEST_EXPONENT = 64
 _MOST_STEPS = 100_000  # turns of loops and calls of macros in one rendering: half a second at most
 
-_STEP, _SIZE = "step of the sandbox", "size in the sandbox"  # no names that a template could write
+# No names that a template could write.
+_STEP, _SIZE, _WEIGHT = "step of the sandbox", "size in the sandbox", "weight in the sandbox"
 
 
 class _Template(Template):
@@ -39,19 +55,32 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     template_class = _Template
     intercepted_binops: ClassVar[frozenset[str]] = frozenset(("*", "**", "+", "%"))  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    concat = staticmethod(joined)  # pyright: ignore[reportAssignmentType]
+
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock])
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock], finalize=weighed
+        )
         self.steps = 0
-        self.filters[_STEP] = _step
-        self.filters[_SIZE] = _size
+        self.filters |= {_STEP: _step, _SIZE: _size, _WEIGHT: weighed}
         self.filters["format"] = _format(self.filters["format"])
         for name in ("center", "indent", "wordwrap"):
             self.filters[name] = _narrow(self.filters[name])
+        for name in ("indent", "wordwrap"):
+            self.filters[name] = bounded_lines(self.filters[name])
+        for name in ("batch", "slice"):
+            self.filters[name] = bounded_counts(self.filters[name])
+        self.filters["join"] = bounded_join(self.filters["join"])
+        self.filters["replace"] = bounded_replace(self.filters["replace"], 1)
+        self.filters["sum"] = bounded_sum(self.filters["sum"])
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Each turn of a loop and each call of a macro begins with a step, which writes nothing; `~` is measured."""
         tree = super()._parse(source, name, filename)
         _measure(tree)
+        for made in tree.find_all(nodes.Filter):
+            if made.name in MAKE_TEXT and made.node is not None:
+                made.node = nodes.Filter(made.node, _WEIGHT, [], [], None, None, lineno=made.lineno)
         for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
             step = nodes.Filter(nodes.Const(""), _STEP, [], [], None, None)
             node.body.insert(0, nodes.Output([step]).set_lineno(node.lineno, override=True))
@@ -64,14 +93,25 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if operator == "*" and _repeated(left, right) > _LONGEST_REPEATED:
             raise SecurityError(f"more than {_LONGEST_REPEATED} characters or items at once are refused")
         if operator == "%" and isinstance(left, str):
-            _check_width(left, *(right if isinstance(right, tuple) else (right,)))
+            fields = right if isinstance(right, tuple) else (right,)
+            _check_width(left, *fields)
+            check_filled(left, fields)
         found = super().call_binop(context, operator, left, right)
         return _size(found) if operator == "+" else found
 
     def call(self, context: Context, callee: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Raises `SecurityError` for `"a".center(10000000000)` and its like."""
-        if getattr(callee, "__name__", "") in _PADDING and isinstance(getattr(callee, "__self__", None), str):
-            _check_width("*", *args, *kwargs.values())
+        owner, name = getattr(callee, "__self__", None), getattr(callee, "__name__", "")
+        if isinstance(owner, str):
+            if name in _PADDING:
+                _check_width("*", *args, *kwargs.values())
+            elif name == "replace":
+                callee = functools.partial(bounded_replace(str.replace, 0), owner)
+            elif name == "join" and args:
+                args = (some(args[0]), *args[1:])
+                check_joined(owner, args[0])
+            elif name == "translate" and args:
+                check_translated(owner, args[0])
         return super().call(context, callee, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -84,6 +124,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         def bounded(*args: Any, **kwargs: Any) -> str:
             fields = args[0].values() if value.__name__ == "format_map" and args else (*args, *kwargs.values())
             _check_width(value.__self__, *fields)
+            check_filled(str(value.__self__), fields)
             return wrapped(*args, **kwargs)
 
         return bounded
@@ -111,12 +152,13 @@ def _measure(node: nodes.Node) -> None:
 
 
 def _measured(node: nodes.Concat) -> nodes.Filter:
+    node.nodes = [nodes.Filter(one, _WEIGHT, [], [], None, None, lineno=node.lineno) for one in node.nodes]
     return nodes.Filter(node, _SIZE, [], [], None, None, lineno=node.lineno)
 
 
 def _size(text: Any) -> Any:
-    if isinstance(text, str | list) and len(text) > _LONGEST_TEXT:
-        raise SecurityError(f"more than {_LONGEST_TEXT:,} characters or items are refused")
+    if isinstance(text, str | list) and len(text) > LONGEST_TEXT:
+        raise SecurityError(f"more than {LONGEST_TEXT:,} characters or items are refused")
     return text
 
 
@@ -137,6 +179,7 @@ def _format(named: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(named)
     def bounded(form: Any, *args: Any, **kwargs: Any) -> Any:
         _check_width(form, *args, *kwargs.values())
+        check_filled(str(form), (*args, *kwargs.values()))
         return named(form, *args, **kwargs)
 
     return bounded

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,11 @@ CARD = ModelCard(
 
 
 class FakePreparer:
-    """Has every artifact ready and every engine but vLLM; `failure`: what looking for an artifact raises."""
+    """Has every artifact ready and every engine but those `absent`; `failure`: what looking for an artifact raises."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
+        self.absent: frozenset[str] = frozenset({"vllm"})
 
     async def run(self, task: Task, on_progress: Callable[[Progress], Awaitable[None]]) -> Outcome:
         raise NotImplementedError
@@ -68,7 +69,10 @@ class FakePreparer:
         return self.version(engine) is not None
 
     def version(self, engine: str) -> str | None:
-        return None if engine == "vllm" else "1.0"
+        return None if engine in self.absent else "1.0"
+
+    def without_gpus(self, engine: str) -> str | None:
+        return None
 
     def artifact_dir(self, key: str) -> str:
         return f"/artifacts/{key}"
@@ -120,6 +124,7 @@ class ApiRig:
     router: FakeRouter
     wakes: list[None]
     ready: bool = True
+    host: Host = field(default_factory=lambda: Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB))
 
     async def key_with(self, scopes: Iterable[Scope]) -> str:
         """A key of a new app with these scopes."""
@@ -241,7 +246,7 @@ async def open_rig(directory: Path, *, policy: Policy | None = None) -> AsyncIte
             keyring=LiveKeyring(store, clock),
             downloads=Downloads(directory / "exports", b"secret", "http://dockyard"),
             uploads=UploadFiles(directory / "uploads"),
-            host=lambda: Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB),
+            host=lambda: rig.host,
             policy=policy or Policy(),
             wake=lambda: wakes.append(None),
         )

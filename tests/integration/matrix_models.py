@@ -2,14 +2,16 @@
 
     python -m tests.integration.matrix_models FOLDER
 
-Prints one JSON object: model → engine and quantization → the greedy token ids of two prompts of one batch, or what went
-wrong. In a process of its own: it imports torch, and what the libraries warn of is theirs.
+Leaves in the folder: `models/<name>`, as they were saved; `artifacts`, as the product imported and converted them; and
+`seen.json`: model → engine and quantization → the greedy token ids of two prompts of one batch, or what went wrong.
+In a process of its own: it imports torch, and what the libraries warn of is theirs.
 """
 
 import asyncio
 import copy
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,19 +26,20 @@ from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on,
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.engines.base import Row, Sampling
 from dockyard.engines.registry import import_engine
-from dockyard.prepare.ctranslate2_conversion import convert
+from dockyard.prepare.convert_task import run_convert
 from dockyard.prepare.describe import describe
-from dockyard.prepare.folder import look_at_folder
 from dockyard.prepare.import_task import run_import
 from dockyard.prepare.reporting import Reporter
 from dockyard.protocols.generation import WorkerSpec
-from dockyard.protocols.preparation import ImportTask, PathSource
+from dockyard.protocols.preparation import ConvertTask, ImportTask, PathSource
 
+ROOT = Path(__file__).parents[2]
 MODELS = Path(__file__).parents[1] / "models"
 INSTALLED = (EngineName.TRANSFORMERS, EngineName.CTRANSLATE2)
 # Of two lengths, so that one of them is padded; long enough for positions to matter.
 PROMPTS = tuple(tuple((7 * i * i + 31 * i + 5) % (VOCABULARY - 60) + 10 for i in range(n)) for n in (36, 9))
 NEW_TOKENS = 8
+TEXT = "In the beginning God created the heaven and the earth."  # what a client sends
 
 
 def cells() -> Iterable[tuple[str, str, EngineName, Quantization]]:
@@ -81,12 +84,10 @@ def make(architecture: str, config: dict[str, Any], folder: Path) -> None:
         shutil.copy(MODELS / "gpt2-kjv" / name, folder / name)
 
 
-async def run(engine_name: EngineName, quantization: Quantization, folder: Path, card: ModelCard) -> list[list[int]]:
+async def run(
+    engine_name: EngineName, quantization: Quantization, folder: Path, artifact: Path, card: ModelCard
+) -> list[list[int]]:
     """What the engine continues the prompts with, greedily, both in one batch."""
-    artifact = folder
-    if engine_name is EngineName.CTRANSLATE2:
-        artifact = folder.with_name(f"{folder.name}-{quantization}")
-        convert(folder, artifact, quantization, Reporter(sys.stderr.buffer))
     served, _ = card_on(engine_name, card)
     engine = import_engine(engine_name)(
         WorkerSpec(
@@ -115,58 +116,93 @@ async def run(engine_name: EngineName, quantization: Quantization, folder: Path,
         engine.close()
 
 
-def run_alone(folder: Path, card: ModelCard) -> list[list[int]]:
-    """What Transformers itself makes of each prompt, one at a time, with all that the model's files say."""
+def run_alone(folder: Path, card: ModelCard) -> dict[str, Any]:
+    """What Transformers itself makes of each prompt, one at a time, with all that the model's files say.
+
+    `alone`: the ids; `text`: what it writes after `TEXT`.
+    """
     import torch
+    from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     decoder = card.family is Family.DECODER
     model: Any = (AutoModelForCausalLM if decoder else AutoModelForSeq2SeqLM).from_pretrained(folder).eval()
     forced = 0 if card.forced_bos_token_id is None else 1
-    found: list[list[int]] = []
-    for prompt in PROMPTS:
+
+    def continued(prompt: list[int]) -> list[int]:
         ids = torch.tensor([prompt])
         made = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=forced + NEW_TOKENS, do_sample=False, num_beams=1
         )
-        found.append(made[0, len(prompt) if decoder else 1 + forced :].tolist())
-    return found
+        return made[0, len(prompt) if decoder else 1 + forced :].tolist()
+
+    tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = tokenizer.decode(continued(tokenizer.encode(TEXT).ids))
+    return {"alone": [continued(list(prompt)) for prompt in PROMPTS], "text": text}
 
 
-def run_gguf(source: Path) -> list[list[int]]:
+class Shelf:
+    """What the product imports and converts, in a folder as a server has it."""
+
+    def __init__(self, root: Path) -> None:
+        self._artifacts, self._scratch = root / "artifacts", root / "scratch"
+        self._count = 0
+
+    def imported(self, source: Path) -> Path:
+        task = ImportTask(source=PathSource(path=str(source)), **self._places())
+        return self._artifacts / run_import(task, Reporter(sys.stderr.buffer)).key
+
+    def converted(self, folder: Path, engine: EngineName, quantization: Quantization) -> Path:
+        task = ConvertTask(source_key=folder.name, engine=engine, quantization=quantization, **self._places())
+        return self._artifacts / run_convert(task, Reporter(sys.stderr.buffer)).key
+
+    def _places(self) -> dict[str, Any]:
+        self._count += 1
+        scratch = self._scratch / str(self._count)
+        scratch.mkdir(parents=True)
+        return {"artifacts_dir": str(self._artifacts), "scratch_dir": str(scratch)}
+
+
+def run_gguf(shelf: Shelf, source: Path) -> list[list[int]]:
     """What Transformers continues with after the model went through a GGUF file and the import."""
     file = source.with_name(f"{source.name}.gguf")
     write_gguf(source, file)
-    work = source.with_name(f"{source.name}-work")
-    work.mkdir()
-    task = ImportTask(source=PathSource(path=str(file)), artifacts_dir=str(work / "artifacts"), scratch_dir=str(work))
-    outcome = run_import(task, Reporter(sys.stderr.buffer))
-    folder = work / "artifacts" / outcome.key
-    return asyncio.run(run(EngineName.TRANSFORMERS, Quantization.NONE, folder, describe(folder)))
+    folder = shelf.imported(file)
+    return asyncio.run(run(EngineName.TRANSFORMERS, Quantization.NONE, folder, folder, describe(folder)))
+
+
+def make_all(folder: Path) -> None:
+    """All of this, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
 
 
 def main() -> None:
     root = Path(sys.argv[1])
     configs = {name: (name, config) for name, config in CONFIGS.items()} | VARIATIONS
+    shelf, folders = Shelf(root), dict[str, Path]()
     seen: dict[str, dict[str, Any]] = {}
     for name, architecture, engine, quantization in cells():
         told = seen.setdefault(name, {})
         try:
-            folder = root / name
-            if not folder.exists():
-                make(architecture, configs[name][1], folder)
-                look_at_folder(folder)
-            told[f"{engine} {quantization}"] = asyncio.run(run(engine, quantization, folder, describe(folder)))
+            if name not in folders:
+                make(architecture, configs[name][1], root / "models" / name)
+                folders[name] = shelf.imported(root / "models" / name)
+            folder = folders[name]
+            artifact = shelf.converted(folder, engine, quantization)
+            told[f"{engine} {quantization}"] = asyncio.run(
+                run(engine, quantization, folder, artifact, describe(folder))
+            )
         except Exception as error:  # noqa: BLE001 - told cell by cell
             told[f"{engine} {quantization}"] = f"{type(error).__name__}: {error}"
-    for name in configs:
-        seen[name]["alone"] = run_alone(root / name, describe(root / name))
+    for name, folder in folders.items():
+        seen[name] |= run_alone(folder, describe(folder))
     for name in GGUF:
         try:
-            seen[name]["gguf"] = run_gguf(root / name)
+            seen[name]["gguf"] = run_gguf(shelf, root / "models" / name)
         except Exception as error:  # noqa: BLE001 - told one by one
             seen[name]["gguf"] = f"{type(error).__name__}: {error}"
-    print(json.dumps(seen))  # noqa: T201
+    (root / "seen.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ import msgspec
 import uvicorn
 
 from dockyard.protocols.fleet import ReplicaAddress
-from dockyard.protocols.generation import TOKEN_HEADER, GenerateEvent, GenerateRequest, ReplicaError, Usage
+from dockyard.protocols.generation import (
+    TOKEN_HEADER,
+    Alternative,
+    GenerateEvent,
+    GenerateRequest,
+    ReplicaError,
+    TokenLogprob,
+    Usage,
+)
 
 TOKEN = "secret-of-the-replica"
 _encode = msgspec.json.Encoder().encode
@@ -105,7 +113,11 @@ class ReplicaDouble:
                 if self.gate_each.locked():
                     self.gated.set()
                 await self.gate_each.acquire()
-            await self._send(send, GenerateEvent(text=f"w{token} ", ids=[token]))
+            event = GenerateEvent(text=f"w{token} ", ids=[token])
+            if request.logprobs is not None:
+                top = [Alternative(b"x%d" % index, -float(index)) for index in range(request.logprobs)]
+                event.logprobs = [TokenLogprob(b"w%d " % token, -0.5 * token, top)]
+            await self._send(send, event)
             sent += 1
         if await self._misbehaves(sent, send):
             return

@@ -25,14 +25,19 @@ TOKENIZER = tokenizer_text().encode()
 
 
 async def import_upload(
-    rig: Rig, content: bytes, extension: str, chunk_bytes: int = 1 << 20, base_key: str | None = None
+    rig: Rig,
+    content: bytes,
+    extension: str,
+    chunk_bytes: int = 1 << 20,
+    base_key: str | None = None,
+    is_adapter: bool | None = None,
 ) -> Outcome:
     folder = rig.artifacts.parent / "uploads"
     folder.mkdir(parents=True)
     pieces = [content[at : at + chunk_bytes] for at in range(0, len(content), chunk_bytes)]
     for number, piece in enumerate(pieces):
         (folder / str(number)).write_bytes(piece)
-    source = UploadSource(folder=str(folder), chunks=len(pieces), extension=extension)
+    source = UploadSource(folder=str(folder), chunks=len(pieces), extension=extension, is_adapter=is_adapter)
     task = ImportTask(source=source, artifacts_dir="", scratch_dir="", base_key=base_key)
     return await rig.preparer.run(task, rig.listen)
 
@@ -71,6 +76,14 @@ async def test_an_adapter_is_checked_against_its_base(tmp_path: Path) -> None:
     outcome = await import_upload(rig, archive, "tar", base_key=base.key)
     assert outcome.card is not None
     assert outcome.card["adapter"]["base_key"] == base.key
+
+
+@pytest.mark.parametrize(("holds_adapter", "told"), [(True, False), (False, True)])
+async def test_what_the_client_says_of_an_adapter_is_compared(holds_adapter: bool, told: bool, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "data")
+    folder = write_adapter(tmp_path / "adapter", "llama") if holds_adapter else GPT2_KJV
+    with refused(rig, Reason.ADAPTER_MISMATCH):
+        await import_upload(rig, folder_as_tar(folder), "tar", is_adapter=told)
 
 
 async def test_an_export_comes_back_with_how_it_was_deployed(tmp_path: Path) -> None:

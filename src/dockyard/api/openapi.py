@@ -20,6 +20,7 @@ MEANING = {
     413: "The body is too large.",
     415: "The body is not of the content type that the route reads.",
     416: "The range begins where the file has ended.",
+    429: "Too many; try again after `Retry-After` seconds.",
     500: "A fault of the server's own; the request id finds it in the log.",
     503: "Not now; try again after `Retry-After` seconds.",
 }

@@ -11,6 +11,7 @@ from dockyard.cli.command import Session, command
 from dockyard.cli.failures import BadUsage, CommandFailed
 from dockyard.cli.lookup import get_model
 from dockyard.cli.models import ModelArgument
+from dockyard.cli.plan import readable_plan
 from dockyard.cli.watch import announce, follow_job
 
 # What the published sample requests send; the API itself requires all four.
@@ -101,7 +102,9 @@ def deploy(
     params = {"modelType": found["modelType"], "dryRun": "true" if dry_run else None}
     reply = session.client.call("POST", "models", found["modelId"], "deploy", params=params, body=body)
     if dry_run:
-        session.out.record(reply)
+        session.out.record(readable_plan(reply) if session.out.terminal else reply)
+        if session.out.terminal:
+            session.out.warn(reply.get("warnings") or ())
         session.out.note("a dry run: nothing was started; the same without --dry-run deploys it")
     elif wait:
         follow_job(session, reply["dockStatusId"])

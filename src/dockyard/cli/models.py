@@ -12,7 +12,7 @@ from dockyard.cli.lookup import get_model
 from dockyard.cli.model_card import readable_model
 from dockyard.cli.output import cells, size_text
 from dockyard.cli.source import read_source
-from dockyard.cli.upload import is_archive, upload
+from dockyard.cli.upload import forget_upload, is_archive, upload
 from dockyard.cli.watch import announce, follow_job
 
 app = typer.Typer(help="Import, list, export and delete models.", no_args_is_help=True)
@@ -54,8 +54,9 @@ def import_(
     }
     if base:
         wish["baseModelId"] = get_model(session.client, base)["modelId"]
-    if place.path is not None and is_archive(place.path):
-        reply = upload(session, place.path, wish)
+    sent = place.path if place.path is not None and is_archive(place.path) else None
+    if sent is not None:
+        reply = upload(session, sent, wish)
     else:
         reply = session.client.call("POST", "models", body={**wish, "source": place.wire})
     if place.guessed:
@@ -65,6 +66,8 @@ def import_(
         return
     session.out.note(f"importing {wish['name']} as {reply['modelId']}")
     outcome = follow_job(session, reply["dockStatusId"]).get("response") or {}
+    if sent is not None:
+        forget_upload(session, sent, wish)
     deploy = _deploy_command(wish["name"], from_export=bool(outcome.get("fromExport")))
     session.out.note(f"deploy it with: {deploy}; the devices: dockyard devices")
 

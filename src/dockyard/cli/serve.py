@@ -29,7 +29,7 @@ def serve(
         str | None, typer.Option(help="The URL that clients reach the server at.", envvar="DOCKYARD_PUBLIC_URL")
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(help="stand-in or strict.", show_default="stand-in", envvar="DOCKYARD_DEVICES")
+        str | None, typer.Option(help="stand-in, strict or cpu.", show_default="stand-in", envvar="DOCKYARD_DEVICES")
     ] = None,
     scale_delay_unit: Annotated[
         str | None, typer.Option(help="ms or s.", show_default="ms", envvar="DOCKYARD_SCALE_DELAY_UNIT")

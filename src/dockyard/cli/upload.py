@@ -38,7 +38,7 @@ def upload(session: Session, path: Path, wish: Json, chunk_bytes: int = CHUNK_BY
     """Send the archive and complete the upload; returns the reply that names the import's job.
 
     `wish` holds `name`, `modelType` and `baseModelId` of the model. Ctrl-C leaves the chunks that are there, and the
-    same call goes on with the others. Raises `CommandFailed`.
+    same call goes on with the others, until `forget_upload` says that all is done. Raises `CommandFailed`.
     """
     try:
         stat = path.stat()
@@ -57,12 +57,17 @@ def upload(session: Session, path: Path, wish: Json, chunk_bytes: int = CHUNK_BY
     except KeyboardInterrupt:
         session.out.note("\nthe same command goes on with the upload")
         raise
-    memory.forget()
     return reply
 
 
+def forget_upload(session: Session, path: Path, wish: Json) -> None:
+    """The archive was imported: the same call sends it anew."""
+    with suppress(OSError):
+        _Memory(session.client.url, path, path.stat(), wish).forget()
+
+
 class _Memory:
-    """Which session an archive is sent in: a file of this user's, forgotten once the upload is complete."""
+    """Which session an archive is sent in: a file of this user's. An import that failed may have left it its chunks."""
 
     def __init__(self, url: str, path: Path, stat: os.stat_result, wish: Json) -> None:
         self._name, self._size, self._wish = path.name, stat.st_size, wish
@@ -75,6 +80,8 @@ class _Memory:
         try:
             known = json.loads(self._file.read_text())
             told = client.get("files", "session", known["sessionId"])
+            if told["dockStatusId"] and client.get("dock-status", told["dockStatusId"])["status"] != "IN_PROGRESS":
+                return None  # it was imported, or refused for what it holds
         except (OSError, ValueError, KeyError):
             return None
         except ApiRefused as refusal:

@@ -1,9 +1,11 @@
 """Which engine runs which architecture at which quantization, and in which precision on which device. Data first."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
 from dockyard.domain.card import Family, ModelCard
+from dockyard.domain.gpus import BFLOAT16_FROM, Capability
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
@@ -38,7 +40,7 @@ _DECODERS: dict[str, tuple[EngineName, ...]] = {
     "GPTBigCodeForCausalLM": _TCV,
     "GPTJForCausalLM": _TCV,
     "GPTNeoForCausalLM": (_T,),
-    "GPTNeoXForCausalLM": _TCV,
+    "GPTNeoXForCausalLM": _TC,  # vLLM 0.32 runs it by a generic way, and writes other text
     "Gemma2ForCausalLM": _TV,
     "Gemma3ForCausalLM": _TCV,
     "GemmaForCausalLM": _TCV,
@@ -49,7 +51,7 @@ _DECODERS: dict[str, tuple[EngineName, ...]] = {
     "LlamaForCausalLM": _TCV,
     "MistralForCausalLM": _TCV,
     "MixtralForCausalLM": _TV,
-    "MptForCausalLM": _TV,
+    "MptForCausalLM": (_T,),  # vLLM had it until 0.28
     "OPTForCausalLM": _TCV,
     "Olmo2ForCausalLM": _TV,
     "Olmo3ForCausalLM": _TV,
@@ -60,7 +62,7 @@ _DECODERS: dict[str, tuple[EngineName, ...]] = {
     "Qwen2ForCausalLM": _TCV,
     "Qwen2MoeForCausalLM": _TV,
     "Qwen3ForCausalLM": _TCV,
-    "Qwen3MoeForCausalLM": _TV,
+    "Qwen3MoeForCausalLM": (_T,),  # vLLM 0.32 writes other text of a tiny one; not looked into yet
     "SmolLM3ForCausalLM": _TV,
     "StableLmForCausalLM": _TV,
     "Starcoder2ForCausalLM": _TV,
@@ -76,6 +78,15 @@ _ENCODER_DECODERS: dict[str, tuple[EngineName, ...]] = {
     "T5ForConditionalGeneration": _TC,
     "UMT5ForConditionalGeneration": _TC,
 }
+
+# Those whose LoRA adapters vLLM adds while it computes; on the others it gets them merged. No mixtures of experts:
+# each version of PEFT names their adapters otherwise.
+_VLLM_ADAPTERS: Final = frozenset(
+    {
+        "GemmaForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "OPTForCausalLM",
+        "Phi3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
+    }
+)  # fmt: skip
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     **{name: Architecture(name, Family.DECODER, engines) for name, engines in _DECODERS.items()},
@@ -93,7 +104,7 @@ QUANTIZATIONS: Final[dict[EngineName, tuple[Quantization, ...]]] = {
 # same artifact is computed as int8_float32 (CTranslate2's own list of compute types for a CPU).
 COMPUTE_TYPES: Final[dict[tuple[EngineName, Quantization, str], str]] = {
     (_T, Quantization.NONE, "cpu"): "float32",
-    (_T, Quantization.NONE, "cuda"): "float16",
+    (_T, Quantization.NONE, "cuda"): "bfloat16",  # or what `half_precision` says; so also for vLLM
     (_C, Quantization.NONE, "cpu"): "float32",
     (_C, Quantization.NONE, "cuda"): "float16",
     (_C, Quantization.INT8_FLOAT16, "cpu"): "int8_float32",
@@ -105,10 +116,20 @@ COMPUTE_TYPES: Final[dict[tuple[EngineName, Quantization, str], str]] = {
 }
 
 
-def resolve_engine(architecture: str, optimization: EngineName | None) -> EngineName:
+def takes_adapters(card: ModelCard) -> bool:
+    """Whether vLLM takes the adapter of `card` beside its base's weights."""
+    return card.adapter is not None and card.adapter.plain and card.architecture in _VLLM_ADAPTERS
+
+
+def resolve_engine(
+    architecture: str,
+    optimization: EngineName | None,
+    quantization: Quantization = Quantization.NONE,
+    absent: Collection[EngineName] = (),
+) -> EngineName:
     """The engine that will run: the one asked for, or for "no optimization" the architecture's first.
 
-    Raises `Invalid` (ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE), naming the engines that can.
+    Raises `Invalid` (ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE), naming the engines that can, as `instead` does.
     """
     known = ARCHITECTURES.get(architecture)
     engines = known.engines if known else ()
@@ -117,15 +138,46 @@ def resolve_engine(architecture: str, optimization: EngineName | None) -> Engine
     if optimization is not None and optimization in engines:
         return optimization
     wanted = optimization or EngineName.TRANSFORMERS
-    instead = ", ".join(repr(_wire(engine)) for engine in engines) or "none: no engine runs it"
     raise Invalid(
-        f"{wanted} does not run {architecture}; optimizationType that can: {instead}",
+        f"{wanted} does not run {architecture}; {instead(architecture, quantization, absent)}",
         reason=Reason.ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE,
         field="optimizationInfo.optimizationType",
     )
 
 
-def card_on(engine: EngineName, card: ModelCard) -> tuple[ModelCard, tuple[str, ...]]:
+def instead(
+    architecture: str,
+    quantization: Quantization = Quantization.NONE,
+    absent: Collection[EngineName] = (),
+    but: EngineName | None = None,
+) -> str:
+    """What a refusal suggests: the engines that run the architecture, without `but`, and what each of them asks for.
+
+    `absent` are those that the server lacks: they come last.
+    """
+    known = ARCHITECTURES.get(architecture)
+    able = sorted((engine for engine in (known.engines if known else ()) if engine is not but), key=absent.__contains__)
+    told = ", ".join(_way(engine, quantization, engine in absent) for engine in able)
+    return f"optimizationType that can: {told or 'none, for no engine runs it'}"
+
+
+def install_command(engine: EngineName) -> str:
+    """What brings an engine to a server that lacks it."""
+    return "dockyard engines install vllm" if engine is EngineName.VLLM else f"pip install 'dockyard[{engine}]'"
+
+
+def _way(engine: EngineName, quantization: Quantization, absent: bool) -> str:
+    asked = [] if quantization in QUANTIZATIONS[engine] else ["with quantizationType 'no_quantization'"]
+    asked += [f"after `{install_command(engine)}` on the server"] if absent else []
+    return " ".join((repr(_wire(engine)), *asked))
+
+
+def card_on(
+    engine: EngineName,
+    card: ModelCard,
+    quantization: Quantization = Quantization.NONE,
+    absent: Collection[EngineName] = (),
+) -> tuple[ModelCard, tuple[str, ...]]:
     """The card as far as `engine` can serve the model, with a warning where that is less than the whole.
 
     Raises `Invalid` (ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE) for a model that is an exception of its architecture.
@@ -134,8 +186,8 @@ def card_on(engine: EngineName, card: ModelCard) -> tuple[ModelCard, tuple[str, 
         return card, ()
     if card.ctranslate2_cannot:
         raise Invalid(
-            f"{engine} runs {card.architecture}, but not this model: {card.ctranslate2_cannot}; optimizationType that "
-            "can: ''",
+            f"{engine} runs {card.architecture}, but not this model: {card.ctranslate2_cannot}; "
+            + instead(card.architecture, quantization, absent, but=engine),
             reason=Reason.ENGINE_DOES_NOT_SUPPORT_ARCHITECTURE,
             field="optimizationInfo.optimizationType",
         )
@@ -154,16 +206,40 @@ def check_quantization(engine: EngineName, quantization: Quantization) -> None:
         return
     able = [_wire(name) for name, known in QUANTIZATIONS.items() if quantization in known]
     raise Invalid(
-        f"quantizationType {quantization} needs optimizationType {' or '.join(able)}; "
+        f"quantizationType {quantization} needs optimizationType {' or '.join(able)}, on a model that it runs; "
         f"the engine here would be {engine}, which takes {', '.join(QUANTIZATIONS[engine])}",
         reason=Reason.QUANTIZATION_NOT_SUPPORTED,
         field="optimizationInfo.quantizationType",
     )
 
 
-def compute_type(engine: EngineName, quantization: Quantization, device: str) -> str:
-    """The precision the replicas really compute in."""
-    return COMPUTE_TYPES[engine, quantization, device]
+# Their numbers grow beyond what float16 holds (65,504), and the text becomes nonsense; vLLM refuses it for them.
+_BEYOND_FLOAT16 = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Glm4ForCausalLM"})
+
+
+def compute_type(
+    engine: EngineName,
+    quantization: Quantization,
+    device: str,
+    card: ModelCard | None = None,
+    capability: Capability = BFLOAT16_FROM,
+) -> str:
+    """The precision the replicas really compute in; where there is a choice, by `card` and the GPU's `capability`."""
+    known = COMPUTE_TYPES[engine, quantization, device]
+    chosen = device == "cuda" and card is not None and engine in (_T, _V)
+    return half_precision(card, capability) if chosen and card is not None else known
+
+
+def half_precision(card: ModelCard, capability: Capability) -> str:
+    """What Transformers and vLLM compute in on a GPU: bfloat16 where the GPU does, unless float16 is how it is stored.
+
+    bfloat16 has float32's range, so it takes what was stored in either. A model that float16 is too narrow for is
+    computed in float32 on an older GPU, with twice the memory.
+    """
+    narrow = card.architecture in _BEYOND_FLOAT16
+    if capability >= BFLOAT16_FROM and (card.dtype != "float16" or narrow):
+        return "bfloat16"
+    return "float32" if narrow else "float16"
 
 
 def _wire(engine: EngineName) -> str:

@@ -3,23 +3,26 @@
 What a replica needs is `domain/memory.py`'s.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 from dockyard.domain.card import ModelCard
-from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
+from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type, install_command
 from dockyard.domain.deployment import Runtime
-from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host
+from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host, Placement, on_gpus, on_the_cpu, place
+from dockyard.domain.gpus import USABLE_SHARE, sets_free
 from dockyard.domain.memory import MemoryNeed, memory_need
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
-USABLE_SHARE = 0.92  # of a device's memory; the rest is the driver's and fragmentation
 CONTEXT_FLOOR = 2048  # tokens; a model that cannot be given this much (or its own, if shorter) does not fit
 CONTEXT_STEP = 256
 UNBOUNDED_CONTEXT = 512  # tokens taken for an architecture without a bound, when its cache is estimated
 HOST_CONTEXT = 1024  # on a CPU the cache grows as it is used; a full batch of this length is kept free for it
 HOST_RESERVE = 256 * MIB  # left to the rest of the machine
+# What a replica on GPUs takes of the host's memory: interpreter, libraries, the driver's own, a shard of weights on its
+# way. An estimate.
+HOST_SHARE = 2 * GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +37,24 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
-def fit_device(card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int) -> Fit:
+def fit_device(
+    card: ModelCard,
+    engine: EngineName,
+    quantization: Quantization,
+    device: Device,
+    batch: int,
+    absent: Collection[EngineName] = (),
+) -> Fit:
     """Whether `card` fits `device` with full batches of `batch`, and how long its context can be there.
 
     A context that is too long for the memory is shortened, down to `CONTEXT_FLOOR`, with a warning. Raises `Invalid`
-    (DOES_NOT_FIT_DEVICE), naming need, size, the smallest device that would do, and what else would help.
+    (DOES_NOT_FIT_DEVICE), naming need, size, the smallest device that would do, and what else would help; `absent`
+    are the engines that the server lacks.
     """
     wanted = card.context_length or UNBOUNDED_CONTEXT
     context = _context_on(card, engine, quantization, device, batch)
     if context is None:
-        raise _does_not_fit(card, engine, quantization, device, batch)
+        raise _does_not_fit(card, engine, quantization, device, batch, absent)
     need = _need_on(card, engine, quantization, device, batch, context)
     warnings: list[str] = []
     if need.gpus < device.gpus:
@@ -57,6 +68,38 @@ def fit_device(card: ModelCard, engine: EngineName, quantization: Quantization, 
         f"a full batch of {batch} has no more room on {device.name}"
     )
     return Fit(need=need, context_length=context, warnings=tuple(warnings))
+
+
+def place_model(
+    card: ModelCard,
+    engine: EngineName,
+    quantization: Quantization,
+    device: Device,
+    batch: int,
+    host: Host,
+    *,
+    strict: bool,
+    absent: Collection[EngineName] = (),
+) -> tuple[Placement, Fit]:
+    """What of the host stands in for `device`, and how the model fits there.
+
+    It must fit the device as published. On the host's GPUs it must fit what they have, which may shorten its context;
+    where it does not, the CPU stands in, or the device is not available (`strict`).
+    """
+    published = fit_device(card, engine, quantization, device, batch, absent)
+    placement = place(device, host, strict=strict)
+    if placement.kind == "cpu":
+        return placement, published
+    here = placement.device
+    try:
+        fit = fit_device(card, engine, quantization, here, batch)
+    except Invalid:
+        why = (
+            f"the model needs {in_gib(published.need.bytes_each)} on each of them, more than the {USABLE_SHARE:.0%} of "
+            f"{in_gib(here.gpu_bytes)} that {here.gpu} of this host has for a model"
+        )
+        return on_the_cpu(device, why, strict=strict), published
+    return on_gpus(here, fit.need.gpus), fit
 
 
 def gpus_used(card: ModelCard, engine: EngineName, gpus: int) -> int:
@@ -79,10 +122,18 @@ def gpus_used(card: ModelCard, engine: EngineName, gpus: int) -> int:
     return next(count for count in range(gpus, 0, -1) if count == 1 or shared_evenly(count))
 
 
-def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int) -> MemoryNeed:
-    """What one replica is expected to take of the host's memory when the CPU stands in."""
-    context = min(card.context_length or UNBOUNDED_CONTEXT, HOST_CONTEXT)
-    return memory_need(card, engine, compute, "cpu", batch, context)
+def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int, served: int | None = None) -> MemoryNeed:
+    """What one replica is expected to take of the host's memory when the CPU stands in.
+
+    `served`: the context that it serves, where that is not the model's own. vLLM takes its cache when it starts, and at
+    least so much that one row of that length has room.
+    """
+    longest = served or card.context_length or UNBOUNDED_CONTEXT
+    need = memory_need(card, engine, compute, "cpu", batch, min(longest, HOST_CONTEXT))
+    if engine is not EngineName.VLLM:
+        return need
+    one = memory_need(card, engine, compute, "cpu", 1, longest)
+    return replace(need, cache_bytes=max(need.cache_bytes, one.cache_bytes))
 
 
 def cache_on_a_cpu(card: ModelCard, runtime: Runtime, batch: int) -> int:
@@ -92,14 +143,27 @@ def cache_on_a_cpu(card: ModelCard, runtime: Runtime, batch: int) -> int:
     """
     if runtime.engine is not EngineName.VLLM or runtime.device != "cpu":
         return 0
-    one = memory_need(card, runtime.engine, runtime.compute_type, "cpu", 1, runtime.context_length or UNBOUNDED_CONTEXT)
-    return max(host_need(card, runtime.engine, runtime.compute_type, batch).cache_bytes, one.cache_bytes)
+    return host_need(card, runtime.engine, runtime.compute_type, batch, runtime.context_length).cache_bytes
 
 
 def replicas_that_fit(host: Host, need_bytes: int) -> int:
     """How many more replicas of `need_bytes` each the host has free memory for, now."""
     free = host.available_bytes - HOST_RESERVE
     return max(0, free // max(1, need_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many more replicas the host has room for. `settling`: what is taken is not known yet, or is coming free."""
+
+    count: int
+    settling: bool = False
+
+
+def room_on_gpus(host: Host, runtime: Runtime) -> Room:
+    """A replica has its GPUs for itself, from before its start until their memory is free again."""
+    free = sets_free(host.gpus, runtime.gpus, runtime.bytes_each)
+    return Room(min(free, replicas_that_fit(host, HOST_SHARE)), any(gpu.ending for gpu in host.gpus))
 
 
 def in_gib(count: int) -> str:
@@ -142,7 +206,7 @@ def _context_on(
 def _need_on(
     card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int, context: int
 ) -> MemoryNeed:
-    compute = compute_type(engine, quantization, "cuda")
+    compute = compute_type(engine, quantization, "cuda", card, device.capability)
     return memory_need(card, engine, compute, "cuda", batch, context, gpus_used(card, engine, device.gpus))
 
 
@@ -157,7 +221,12 @@ def _why_not_all(card: ModelCard, engine: EngineName) -> str:
 
 
 def _does_not_fit(
-    card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int
+    card: ModelCard,
+    engine: EngineName,
+    quantization: Quantization,
+    device: Device,
+    batch: int,
+    absent: Collection[EngineName],
 ) -> Invalid:
     floor = min(card.context_length or UNBOUNDED_CONTEXT, CONTEXT_FLOOR)
     need = _need_on(card, engine, quantization, device, batch, floor)
@@ -170,7 +239,7 @@ def _does_not_fit(
         if smallest
         else f"no device fits with {engine}; lower scalingParameters.maxBatchSize"
     )
-    instead = "".join(f", or {other}" for other in _instead(card, engine, quantization, device, batch))
+    instead = "".join(f", or {other}" for other in _instead(card, engine, quantization, device, batch, absent))
     return Invalid(
         f"the model needs {in_gib(need.bytes_each)}{each} (in all: weights {in_gib(need.weights_bytes)}, cache for a "
         f"batch of {batch} × {floor} tokens {in_gib(need.cache_bytes)}, activations {in_gib(need.work_bytes)}, engine "
@@ -182,7 +251,12 @@ def _does_not_fit(
 
 
 def _instead(
-    card: ModelCard, engine: EngineName, quantization: Quantization, device: Device, batch: int
+    card: ModelCard,
+    engine: EngineName,
+    quantization: Quantization,
+    device: Device,
+    batch: int,
+    absent: Collection[EngineName],
 ) -> Iterator[str]:
     """Other ways to run the model that would do: on the device that was asked for, else on the smallest that fits."""
     known = ARCHITECTURES.get(card.architecture)
@@ -198,4 +272,5 @@ def _instead(
             fitting = device if fits_here else smallest_device(served, other, precision, batch)
             if fitting is not None:
                 told = other if precision is Quantization.NONE else f"{precision} on {other}"
-                yield f"{told} with {fitting.name}"
+                lacking = f" (after `{install_command(other)}` on the server)" if other in absent else ""
+                yield f"{told} with {fitting.name}{lacking}"

@@ -25,11 +25,11 @@ _COMPUTED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_float16": 2,
 _CARD_KV_BYTES = 2  # the card counts keys and values in 16 bit
 
 # The engine's own memory without a model: interpreter and libraries; on a GPU the CUDA context and the kernels'
-# workspace. Measured for the CPU after a first generation with gpt2-kjv; the others are estimates.
+# workspace. Measured for the CPU after a first generation with gpt2-kjv (vLLM: all its processes); GPUs are estimates.
 _OVERHEAD = {
     (EngineName.CTRANSLATE2, "cpu"): 50 * MIB,
     (EngineName.TRANSFORMERS, "cpu"): 372 * MIB,
-    (EngineName.VLLM, "cpu"): 2 * GIB,
+    (EngineName.VLLM, "cpu"): 1080 * MIB,
     (EngineName.ECHO, "cpu"): 48 * MIB,
     (EngineName.CTRANSLATE2, "cuda"): 500 * MIB,
     (EngineName.TRANSFORMERS, "cuda"): 900 * MIB,
@@ -161,10 +161,13 @@ def _activations(card: ModelCard, engine: EngineName, compute: str, batch: int, 
     if engine is EngineName.VLLM:
         tokens = min(tokens, max(context, _CHUNK_TOKENS))
     if engine is not EngineName.CTRANSLATE2:
-        return size * tokens * (6 * shape.width * gpus + 4 * shape.inner) + _scores(card, engine, batch, context, size)
-    # Attention has its input, queries, what they find and the output; the feed-forward layers have two inner tensors,
-    # with int8 on a CPU a third one: the products before they are scaled.
-    attention = size * tokens * 6 * shape.width + _scores(card, engine, batch, context, size)
+        states, inner = size * tokens * 6 * shape.width * gpus, size * tokens * 4 * shape.inner
+        scores = _scores(card, engine, batch, context, size)
+        return states + (max(inner, scores) if _by_distance(card) else inner + scores)
+    # Attention has its input, what the queries find and the output, and queries, keys and values from one product; the
+    # feed-forward layers have two inner tensors, with int8 on a CPU a third one: the products before they are scaled.
+    projected = shape.width * (shape.heads + 2 * shape.kv_heads) // shape.heads
+    attention = size * tokens * (3 * shape.width + projected) + _scores(card, engine, batch, context, size)
     inner = 2 + (compute == "int8_float32")
     return max(attention, size * tokens * (4 * shape.width + inner * shape.inner))
 
@@ -173,16 +176,21 @@ def _scores(card: ModelCard, engine: EngineName, batch: int, context: int, size:
     """Of every token for every other, where they are all in memory at once; else the mask alone."""
     pairs = batch * context * context
     of_heads = size * _dimensions(card).heads * pairs
-    by_distance = card.context_length is None and card.family is Family.ENCODER_DECODER  # T5 has a bias for each pair
     if engine is EngineName.CTRANSLATE2:
-        return of_heads + (3 * of_heads // batch if by_distance else 0)  # made in three steps, for one row
+        steps = 5 if of_heads <= _HOLE_LIMIT else 3  # in which the biases are made, for one row; small ones are kept
+        return of_heads + (steps * of_heads // batch if _by_distance(card) else 0)
     if engine is EngineName.VLLM:
         return 0
     if card.architecture in _EAGER:
         return _EAGER[card.architecture] * of_heads
-    if by_distance:
+    if _by_distance(card):
         return 2 * of_heads  # the bias, and the same with the mask
     return (1 + size) * pairs
+
+
+def _by_distance(card: ModelCard) -> bool:
+    """T5 has a bias for each pair of tokens."""
+    return card.context_length is None and card.family is Family.ENCODER_DECODER
 
 
 def _logits(card: ModelCard, batch: int) -> int:
@@ -197,10 +205,15 @@ def _holes(card: ModelCard, engine: EngineName, compute: str, batch: int, rows: 
     if engine is EngineName.CTRANSLATE2:  # keys and values of a layer are two blocks
         block = cache_bytes_of_a_row(card, engine, compute, context) * rows // (2 * layers)
         return int(share * 2 * layers * min(block, _HOLE_LIMIT))
+    shape, size = _dimensions(card), _COMPUTED_BYTES[compute]
+    decoder = card.family is Family.DECODER
+    # What small blocks of the batch's prompts have left free is of no use to the thread of the reserve.
+    reserve = (rows - batch) * context * size * (6 * shape.width + 4 * shape.inner)
+    kept = reserve if batch * context * size * shape.inner <= _HOLE_LIMIT and decoder and share else 0
     # Hidden states, which come and go between the blocks that stay.
-    hidden = max(1, _COMPUTED_BYTES[compute] * batch * context * _dimensions(card).width)
-    cache = cache_bytes_of_a_row(card, engine, compute, context) * batch
-    return int(share * cache * min(1.0, _HOLE_LIMIT / hidden))
+    hidden = max(1, size * batch * context * shape.width)
+    cache = cache_bytes_of_a_row(card, engine, compute, context) * (rows if decoder else batch)
+    return int(share * cache * min(1.0, _HOLE_LIMIT / hidden)) + kept
 
 
 def _tokenizer(card: ModelCard, engine: EngineName, device_kind: str) -> int:

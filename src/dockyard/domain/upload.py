@@ -6,11 +6,12 @@ from datetime import datetime
 from enum import StrEnum
 
 from dockyard.domain.spec import Bounds, ModelType
-from dockyard.errors import Conflict, Invalid, Problem, Reason
+from dockyard.errors import Conflict, Invalid, Problem, Reason, TooMany
 
 MAX_CHUNK_BYTES = 1 << 30
 CHUNKS = Bounds(1, 100_000)  # how many
 FILE_SIZE = Bounds(1, 1 << 43)  # bytes: 8 TiB
+MOST_OPEN = 100  # uploads that a server keeps at once; each may hold as many bytes as its archive
 _NAMED = 10  # missing chunks that a message lists before it only counts
 
 
@@ -27,7 +28,8 @@ class FileExtension(StrEnum):
 class UploadSession:
     """What `start` was told. The model gets its row when the upload is complete; until then only its id is known.
 
-    `job_id` is the import that `complete` began: from then on no chunk is taken.
+    `job_id` is the import that `complete` began: from then on no chunk is taken. `is_adapter` and `is_whole`: what the
+    client said that the archive holds; neither, if it said nothing.
     """
 
     session_id: str
@@ -42,6 +44,7 @@ class UploadSession:
     expires_at: datetime
     base_model_id: str | None = None
     is_adapter: bool = False
+    is_whole: bool = False
     job_id: str | None = None
     revision: int = 0
 
@@ -75,6 +78,19 @@ def check_plan(file_name: str, extension: FileExtension, file_size: int, total_c
         told = f"a chunk has at most {MAX_CHUNK_BYTES} bytes, so {file_size} bytes need at least {least} chunks"
         problems.append(Problem(told, Reason.OUT_OF_RANGE, "totalChunks"))
     return tuple(problems)
+
+
+def check_few(open_count: int, next_expiry: datetime | None, now: datetime) -> None:
+    """Raise `TooMany` (TOO_MANY_UPLOADS) where as many uploads as a server keeps are open already."""
+    if open_count < MOST_OPEN:
+        return
+    wait_s = max(1.0, (next_expiry - now).total_seconds()) if next_expiry else 60.0
+    raise TooMany(
+        f"{open_count} uploads are open on this server, as many as it keeps; complete one, or remove one that nobody "
+        f"goes on with (DELETE /api/public/files/session/{{sessionId}}); the next expires in {wait_s / 60:.0f} minutes",
+        reason=Reason.TOO_MANY_UPLOADS,
+        retry_after_s=wait_s,
+    )
 
 
 def check_open(session: UploadSession) -> None:

@@ -7,7 +7,7 @@ from dockyard.domain.deployment import Deployment, Version
 from dockyard.domain.job import Job, Phase, advance, fail, succeed
 from dockyard.domain.lifecycle import VersionState
 from dockyard.domain.plan import Move
-from dockyard.domain.progress import deploy_progress
+from dockyard.domain.progress import Stage, deploy_progress
 from dockyard.errors import Reason
 from dockyard.loops.situation import Situation
 from dockyard.services.context import Context
@@ -39,7 +39,7 @@ class DeployJobs:
             own = situation.replicas_of(version)
             healths = [status.health for r in own if (status := statuses.get(r.replica_id)) and status.alive]
             told = deploy_progress(
-                [health.phase if health else "starting" for health in healths],
+                [Stage(h.phase, h.share, h.progress) if h else Stage("starting") for h in healths],
                 version.spec.scaling.min_replicas,
                 str(version.runtime.engine),
                 sum(1 for replica in own if replica.failure is not None),

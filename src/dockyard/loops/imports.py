@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
 from dockyard.domain.card import ModelCard
+from dockyard.domain.ids import new_id
 from dockyard.domain.job import Action, Job, Phase, advance, fail, succeed
 from dockyard.domain.lifecycle import ModelState
 from dockyard.domain.model import Artifact, Model
@@ -111,8 +113,21 @@ class Imports:
                 actor=SYSTEM,
                 now=now,
             )
-            await tx.jobs.save(fail(job, error.reason, error.message, now, error.log_tail))
-        await self._forget_source(model)
+            message, kept = error.message, False
+            if error.reason is Reason.DISK_FULL and (kept := await self._reopen_upload(tx, model)):
+                message += "; the chunks are kept, and the upload can be completed again (the same import command does)"
+            await tx.jobs.save(fail(job, error.reason, message, now, error.log_tail))
+        if not kept:
+            await self._forget_source(model)
+
+    async def _reopen_upload(self, tx: Transaction, model: Model) -> bool:
+        """Let an upload be completed once more, into another model; whether there is one."""
+        session = await tx.uploads.find(model.source["sessionId"]) if "sessionId" in model.source else None
+        if session is None:
+            return False
+        expires_at = self._ctx.clock.now() + timedelta(seconds=self._ctx.policy.upload_ttl_s)
+        await tx.uploads.save(replace(session, job_id=None, model_id=new_id("cm"), expires_at=expires_at))
+        return True
 
     async def remove_orphans(self) -> None:
         """Remove the downloads that no import goes on with. Called once, before the first job."""
@@ -151,6 +166,7 @@ def _source_of(model: Model, downloads_dir: str, uploads: UploadFiles) -> Source
             chunks=int(model.source["chunks"]),
             extension=model.source["fileExtension"],
             sha256=model.source.get("sha256"),
+            is_adapter={"true": True, "false": False}.get(model.source.get("isAdapter", "")),
         )
     return PathSource(path=model.source["path"])
 

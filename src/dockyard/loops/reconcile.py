@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from dockyard.domain.autoscaling import Decision
-from dockyard.domain.deployment import LIVE
+from dockyard.domain.deployment import LIVE, Version
 from dockyard.domain.devices import Host
 from dockyard.domain.event import Event
-from dockyard.domain.fit import replicas_that_fit
+from dockyard.domain.fit import replicas_that_fit, room_on_gpus
 from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState, VersionState
+from dockyard.domain.model import Model
 from dockyard.domain.plan import Facts, Move, Plan
 from dockyard.domain.replica import Replica
 from dockyard.domain.rollout import plan_rollout
@@ -24,6 +25,7 @@ from dockyard.loops.observe import observe_replicas
 from dockyard.loops.preparing import Preparations
 from dockyard.loops.publishing import Publisher
 from dockyard.loops.replicas import Replicas
+from dockyard.loops.shortages import Shortages
 from dockyard.loops.situation import Situation, load_situation
 from dockyard.loops.undeploys import settle_undeploys
 from dockyard.services.context import SYSTEM, Context
@@ -54,7 +56,7 @@ class Reconciler:
         self._engines: dict[str, frozenset[str]] = {}  # deployment → the engines of its live versions
         self._used_at: dict[str, float] = {}  # engine → when a live version last had it, on the monotonic clock
         self._faults: dict[str, int] = {}  # deployment → how many rounds in a row a fault of ours ended
-        self._lacking: set[str] = set()  # deployments that want more replicas than the host has room for
+        self._shortages = Shortages()
 
     def look_at(self, deployment_id: str) -> None:
         """Have the next round look at this deployment."""
@@ -75,6 +77,9 @@ class Reconciler:
         for deployment_id in changed:
             self.look_at(deployment_id)
         now = self._ctx.clock.monotonic()
+        if self._shortages.short and self._shortages.gpus_changed(self._ctx.host()):
+            for deployment_id in list(self._shortages.short):
+                self.look_at(deployment_id)
         everything = now >= self._all_at
         if everything:
             self._all_at = now + EVERYTHING_EVERY_S
@@ -104,7 +109,8 @@ class Reconciler:
         wanted = {deployment.deployment_id for deployment in deployments if deployment.wanted}
         self._publisher.withdraw([deployment_id for deployment_id in published if deployment_id not in wanted])
         self._autoscaler.follow_only(wanted)
-        self._lacking &= wanted
+        self._faults = {known_id: count for known_id, count in self._faults.items() if known_id in known}
+        self._shortages.keep_only(wanted)
         self._engines = {known_id: engines for known_id, engines in self._engines.items() if known_id in known}
         self._due = dict.fromkeys(known, 0.0)
         for replica in living:
@@ -151,7 +157,7 @@ class Reconciler:
             self._engines[deployment_id] = frozenset(str(version.runtime.engine) for version in live)
             facts, now = self._facts(situation, host), self._ctx.clock.now()
             plan = plan_rollout(situation.deployment, situation.versions, situation.replicas, facts, now)
-            await self._apply(situation, plan)
+            await self._apply(situation, plan, host)
         except BaseException as error:
             self.look_at(deployment_id)
             if isinstance(error, Stale):  # a request changed the rows meanwhile
@@ -162,18 +168,15 @@ class Reconciler:
         elif plan.wake_at is not None:
             wait_s = (plan.wake_at - self._ctx.clock.now()).total_seconds()
             self._due.setdefault(deployment_id, self._ctx.clock.monotonic() + wait_s)
-        if plan.lacking or situation.is_moving():
+        if plan.lacking or plan.waiting or situation.is_moving():
             self._due.setdefault(deployment_id, self._ctx.clock.monotonic() + UNSETTLED_EVERY_S)
 
     def _facts(self, situation: Situation, host: Host) -> Facts:
-        ctx, source = self._ctx, situation.model.weights_key or ""
+        ctx = self._ctx
         waiting = [v for v in situation.versions if v.state in (VersionState.PENDING, VersionState.OPTIMIZING)]
-        cached = {
-            version.version_id: key
-            for version in waiting
-            if (key := ctx.preparer.cached(source, str(version.runtime.engine), str(version.spec.quantization)))
-        }
-        need = max((v.runtime.memory_bytes for v in situation.versions if v.state in LIVE), default=1)
+        cached = {version.version_id: key for version in waiting if (key := _cached(ctx, situation.model, version))}
+        live = [v for v in situation.versions if v.state in LIVE]
+        need = max((v.runtime.memory_bytes for v in live if v.runtime.device != "cuda"), default=1)
         growing = self._replicas.still_growing()
         return Facts(
             cached=cached,
@@ -183,9 +186,10 @@ class Reconciler:
             running={r.replica_id: ctx.router.open_requests(r.replica_id) for r in situation.replicas},
             room=replicas_that_fit(host, need) - growing,
             settling=growing > 0,
+            rooms={v.version_id: room_on_gpus(host, v.runtime) for v in live if v.runtime.device == "cuda"},
         )
 
-    async def _apply(self, situation: Situation, plan: Plan) -> None:
+    async def _apply(self, situation: Situation, plan: Plan, host: Host) -> None:
         """Route first, so that a version is never called Deployed before requests reach it; then the rows; then
         processes.
         """
@@ -193,13 +197,14 @@ class Reconciler:
         self._publisher.publish(situation, plan)
         created: list[Replica] = []
         decisions = self._autoscaler.untold(situation.deployment.deployment_id)
-        events = self._events(situation, plan, decisions)
+        events = self._events(situation, plan, decisions, host)
         if plan.moves or plan.drain or plan.starts or situation.jobs or events:  # a quiet round takes no writer's turn
             async with self._ctx.store.transaction() as tx:
                 created = await self._write(tx, situation, plan)
                 for event in events:
                     await tx.events.add(event)
-        self._note(situation, plan, decisions)
+        self._autoscaler.told(situation.deployment.deployment_id, decisions)  # the events are written: not again
+        self._shortages.note(situation, plan, host)
         for version in plan.prepare:
             self._preparations.ensure(version, situation.model)
         for move in plan.moves:
@@ -221,22 +226,16 @@ class Reconciler:
             scaling, deployment_id = version.spec.scaling, situation.deployment.deployment_id
             self._autoscaler.follow(deployment_id, scaling, situation.staying(version))
 
-    def _events(self, situation: Situation, plan: Plan, decisions: Sequence[Decision]) -> list[Event]:
+    def _events(self, situation: Situation, plan: Plan, decisions: Sequence[Decision], host: Host) -> list[Event]:
         """Why the number of replicas changes, and why it does not although it should: told once, not every round."""
-        deployment = situation.deployment
         events = [
             self._event(situation, str(decision.before), str(decision.desired), decision.reason, decision.message)
             for decision in decisions
         ]
-        if plan.lacking and deployment.deployment_id not in self._lacking:
+        if news := self._shortages.news(situation, plan, host):
             there = sum(situation.staying(v) for v in situation.versions) + sum(start.count for start in plan.starts)
-            message = (
-                f"the host has no memory free for {plan.lacking} more replica(s); {there} go on serving the queue. "
-                "Undeploy something, or lower maxReplicas or maxBatchSize"
-            )
-            events.append(
-                self._event(situation, str(there), str(there + plan.lacking), str(Reason.NO_CAPACITY), message)
-            )
+            wanted = there + plan.lacking + plan.waiting
+            events.append(self._event(situation, str(there), str(wanted), *news))
         return events
 
     def _event(self, situation: Situation, before: str, after: str, reason: str, message: str) -> Event:
@@ -252,15 +251,6 @@ class Reconciler:
             deployment_id=situation.deployment.deployment_id,
             model_id=situation.deployment.model_id,
         )
-
-    def _note(self, situation: Situation, plan: Plan, decisions: Sequence[Decision]) -> None:
-        """The events are written: do not write them again."""
-        deployment_id = situation.deployment.deployment_id
-        self._autoscaler.told(deployment_id, decisions)
-        if plan.lacking:
-            self._lacking.add(deployment_id)
-        else:
-            self._lacking.discard(deployment_id)
 
     async def _write(self, tx: Transaction, situation: Situation, plan: Plan) -> list[Replica]:
         """The rows of a plan, all or none; returns the replicas to start once they are committed."""
@@ -297,3 +287,8 @@ class Reconciler:
         await tx.transition(
             version, move.to, reason=move.reason, message=move.message, actor=SYSTEM, now=now, **changes
         )
+
+
+def _cached(ctx: Context, model: Model, version: Version) -> str | None:
+    engine = version.runtime.engine
+    return ctx.preparer.cached(model.weights_for(engine) or "", str(engine), str(version.spec.quantization))

@@ -17,7 +17,7 @@ from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica, ReplicaFailure
 from dockyard.domain.threads import most_replicas, threads_per_replica
 from dockyard.errors import Failed
-from dockyard.protocols.generation import WorkerSpec
+from dockyard.protocols.generation import Adapter, WorkerSpec
 from dockyard.services.context import SYSTEM, Context
 from dockyard.store.transaction import Transaction
 
@@ -77,13 +77,14 @@ class Replicas:
             process_started_at=status.process_started_at,
             socket=status.address.socket,
             started_at=now,
+            gpus=status.gpus,
         )
         async with self._ctx.store.transaction() as tx:
             await tx.transition(
                 identified,
                 ReplicaState.STARTING,
                 reason="STARTED",
-                message=f"process {status.pid}",
+                message=f"process {status.pid}" + (f" on {', '.join(status.gpus)}" if status.gpus else ""),
                 actor=SYSTEM,
                 now=now,
             )
@@ -129,13 +130,20 @@ class Replicas:
     def _spec(self, replica: Replica, version: Version, model: Model) -> WorkerSpec:
         assert model.card is not None
         assert model.weights_key is not None
-        card, runtime = model.card, version.runtime
+        card, runtime, folder = model.card, version.runtime, self._ctx.preparer.artifact_dir
+        apart = model.apart_key if version.artifact_key == model.apart_key else None
+        adapter = None
+        if apart is not None and card.adapter is not None:
+            adapter = Adapter(folder=folder(apart), rank=card.adapter.rank, version_id=version.version_id)
+            weights = card.adapter.base_key
+        else:
+            weights = version.artifact_key or model.weights_key
         return WorkerSpec(
             replica_id=replica.replica_id,
             token=replica.token,
             engine=str(runtime.engine),
-            artifact_dir=self._ctx.preparer.artifact_dir(version.artifact_key or model.weights_key),
-            model_dir=self._ctx.preparer.artifact_dir(model.weights_key),
+            artifact_dir=folder(weights),
+            model_dir=folder(apart or model.weights_key),
             family=str(card.family),
             device=runtime.device,
             compute_type=runtime.compute_type,
@@ -146,7 +154,9 @@ class Replicas:
             decoder_start_token_id=card.decoder_start_token_id,
             forced_bos_token_id=card.forced_bos_token_id,
             cache_bytes=cache_on_a_cpu(card, runtime, version.spec.scaling.max_batch_size),
+            adapter=adapter,
             gpus=runtime.gpus,
+            gpu_bytes=runtime.bytes_each if runtime.gpus else 0,
         )
 
     def _share_of_cores(self, version: Version, parameters: int) -> int:

@@ -20,6 +20,7 @@ from dockyard.prepare.safetensors_header import TensorEntry, read_header
 
 ECHO = "EchoForCausalLM"  # answers with its prompt; needs neither tokenizer nor weights
 SINGLE = "model.safetensors"
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 
 _CONFIG_LIMIT = 1 << 20
@@ -65,6 +66,7 @@ def look_at_folder(source: Path) -> ModelFolder:
     refuse_code(names)
     config = _read_config(root, names)
     _refuse_auto_map(root, names, config)
+    _refuse_unreadable(root, names)
     architecture = _known_architecture(config)
     if architecture.name == ECHO:
         weights, tokenizer = (), None
@@ -105,10 +107,10 @@ def wanted_weights(root: Path, names: list[str]) -> tuple[str, ...]:
 
 
 def read_json(root: Path, name: str, limit_bytes: int = _JSON_LIMIT) -> dict[str, Any] | None:
-    """The JSON object in `root/name`; None if it is none, or too large."""
+    """The JSON object in `root/name`; None if it is none, or too large. UTF-8, as the engines read it."""
     content = read_inside(root, name, limit_bytes)
     try:
-        value = json.loads(content) if content is not None else None
+        value = json.loads(content.decode()) if content is not None else None
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -164,7 +166,13 @@ def refuse_code(names: Iterable[str]) -> None:
 def _read_config(root: Path, names: list[str]) -> dict[str, Any]:
     if "config.json" not in names:
         gguf = [name for name in names if name.endswith(".gguf")]
-        hint = f"to import the GGUF file, name it itself: …/{gguf[0]}" if gguf else "is it a model's folder?"
+        below = [path.parent.name for path in sorted(root.glob("*/config.json"))[:1]]
+        if gguf:
+            hint = f"to import the GGUF file, name it itself: …/{gguf[0]}"
+        elif below:
+            hint = f"its folder {below[0]!r} has one: name that folder"
+        else:
+            hint = "name the model's own folder, with config.json, the tokenizer's files and safetensors weights"
         raise Failed(f"the folder has no config.json; {hint}", reason=Reason.CONFIG_MISSING)
     config = read_json(root, "config.json", _CONFIG_LIMIT)
     if config is None:
@@ -189,6 +197,14 @@ def _refuse_auto_map(root: Path, names: list[str], config: Mapping[str, Any]) ->
             f"{' and '.join(asking)} asks with auto_map for the model's own code, which Dockyard never runs; if "
             "Transformers knows the architecture by itself, remove the field and import again",
             reason=Reason.AUTO_MAP_REFUSED,
+        )
+
+
+def _refuse_unreadable(root: Path, names: list[str]) -> None:
+    if GENERATION in names and read_json(root, GENERATION, _CONFIG_LIMIT) is None:
+        raise Failed(
+            f"{GENERATION} is no JSON object of at most {_CONFIG_LIMIT >> 10} KiB; fetch the file again, or remove it",
+            reason=Reason.CONFIG_UNREADABLE,
         )
 
 
@@ -237,8 +253,12 @@ def _weight_files(root: Path, names: list[str]) -> tuple[str, ...]:
             reason=Reason.PICKLE_REFUSED,
         )
     other = [name for name in names if name.endswith(".safetensors")]
-    hint = f"; found {_some(other)}: an adapter must be merged into its base model first" if other else ""
-    raise Failed(f"the folder has no {SINGLE} and no {INDEX}{hint}", reason=Reason.WEIGHTS_MISSING)
+    found = f" (found {_some(other)})" if other else ""
+    raise Failed(
+        f"the folder has no {SINGLE} and no {INDEX}{found}; add the weights as save_pretrained writes them, then "
+        "import again; an adapter needs its adapter_config.json",
+        reason=Reason.WEIGHTS_MISSING,
+    )
 
 
 def _indexed_shards(root: Path, names: list[str]) -> list[str]:

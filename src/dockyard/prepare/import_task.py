@@ -9,7 +9,7 @@ import msgspec
 from dockyard.domain.job import Phase
 from dockyard.errors import Failed, Reason
 from dockyard.prepare import network
-from dockyard.prepare.adapter_folder import is_adapter, look_at_adapter
+from dockyard.prepare.adapter_folder import check_told, is_adapter, look_at_adapter
 from dockyard.prepare.adapter_import import describe_adapter
 from dockyard.prepare.archive import unpack_upload
 from dockyard.prepare.artifacts import Artifacts, check_room
@@ -55,7 +55,9 @@ def _fetched(source: Source, scratch: Path, reporter: Reporter) -> tuple[Path, d
         case PathSource():
             return _existing(source.path), {}
         case UploadSource():
-            return unpack_upload(source, scratch, reporter, FETCHED), {}
+            folder = unpack_upload(source, scratch, reporter, FETCHED)
+            check_told(folder, source.is_adapter)
+            return folder, {}
         case HubSource():
             # What speaks HTTP takes 0.5 s to import and only this way of import needs it.
             from dockyard.prepare.hub import fetch_repository

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from dockyard import __version__
 from dockyard.domain.spec import EngineName
+from dockyard.engine_builds import without_gpus
 from dockyard.errors import Failed, Reason
 from dockyard.prepare.artifacts import Artifacts, clean_scratch
 from dockyard.prepare.faults import without_paths
@@ -52,7 +53,7 @@ class ProcessPreparer:
 
     `artifacts_dir` and `scratch_dir` lie on one file system. A task's own folders are filled in here: whatever it
     says, it works in a new folder below `scratch_dir`, which is gone when the call ends, however it ends. `elsewhere`
-    tells the version of an engine that has an environment of its own.
+    tells the version of an engine that has an environment of its own, `elsewhere_without_gpus` why it cannot use GPUs.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class ProcessPreparer:
         scratch_dir: Path | str,
         python: str = sys.executable,
         elsewhere: Callable[[str], str | None] = lambda engine: None,
+        elsewhere_without_gpus: Callable[[str], str | None] = lambda engine: None,
     ) -> None:
         self._artifacts = Artifacts(Path(artifacts_dir).absolute())
         self._scratch_dir = Path(scratch_dir).absolute()
         self._python = python
         self._elsewhere = elsewhere
+        self._elsewhere_without_gpus = elsewhere_without_gpus
         self._endings: set[asyncio.Task[None]] = set()
 
     async def run(self, task: Task, on_progress: OnProgress) -> Outcome:
@@ -120,6 +123,9 @@ class ProcessPreparer:
         if any(find_spec(name) is None for name in packages):
             return None
         return version(packages[-1]) if packages else __version__
+
+    def without_gpus(self, engine: str) -> str | None:
+        return without_gpus(engine) if engine in _PACKAGES else self._elsewhere_without_gpus(engine)
 
     def artifact_dir(self, key: str) -> str:
         return str(self._artifacts.folder(key))

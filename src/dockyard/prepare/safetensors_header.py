@@ -53,7 +53,7 @@ def read_header(file: BinaryIO, file_bytes: int, name: str) -> tuple[TensorEntry
     if len(prefix) < 8 or length > min(_HEADER_LIMIT, file_bytes - 8):
         raise _damaged(name, f"its header claims {length} bytes and the file has {file_bytes}")
     try:
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length).decode())
     except (ValueError, RecursionError) as error:
         raise _damaged(name, "its header is no JSON") from error
     if not isinstance(header, dict):

@@ -93,6 +93,6 @@ def _raise(message: str) -> None:
 
 def _refused(name: str, why: str) -> Failed:
     return Failed(
-        f"the chat template ({name}) is refused: {why[:200]}; mend or remove it, then import again",
+        f"the chat template ({name}) is refused: {why[:200].rstrip('. ')}; mend or remove it, then import again",
         reason=Reason.CHAT_TEMPLATE_REFUSED,
     )

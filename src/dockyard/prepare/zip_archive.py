@@ -25,6 +25,7 @@ from dockyard.prepare.chunked_file import ChunkedFile
 MAGIC = b"PK\x03\x04"
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _READ_BYTES = 1 << 20
+_END_MAGIC, _END_RECORD = b"PK\x05\x06", 22  # bytes, and a comment after them
 _LOCAL_HEADER = 30  # bytes at least
 
 
@@ -42,6 +43,7 @@ class ZipArchive:
         if len(entries) > MOST_ENTRIES:
             raise too_many()
         self._check_places(entries)
+        self._check_end()
         return [member for entry in entries if (member := _member(entry)) is not None]
 
     def read(self, member: Member) -> Iterator[bytes]:
@@ -60,6 +62,17 @@ class ZipArchive:
             end = entry.header_offset + _LOCAL_HEADER + entry.compress_size
         if end > self._file.size:
             raise damaged("its directory tells of more bytes than it has")
+
+    def _check_end(self) -> None:
+        """The record that ends a zip ends the file: what else is there belongs to another one."""
+        length = _END_RECORD + len(self._zip.comment)
+        self._file.seek(max(0, self._file.size - length))
+        if not self._file.read(length).startswith(_END_MAGIC):
+            raise Failed(
+                "something follows the end of the zip: another file was appended, or two archives were joined; pack "
+                "the model's folder anew",
+                reason=Reason.ARCHIVE_KIND_MISMATCH,
+            )
 
 
 def _member(entry: ZipInfo) -> Member | None:

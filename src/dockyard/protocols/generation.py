@@ -20,7 +20,7 @@ import msgspec
 
 TOKEN_HEADER = "x-replica-token"
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class GenerateRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -38,6 +38,12 @@ class GenerateRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     seed: int | None = None
     resume: list[int] = []
     prefilled: int | None = None  # of the last event that carried it
+    json_schema: str | None = None  # the text of a schema that the output must match, end and all
+    logprobs: int | None = None  # tell each token's, and those of so many of the most probable ones
+    tools: list[dict[str, Any]] = []  # with `messages` only, as the chat template reads them; the text may be calls
+    tool_choice: Literal["auto", "required"] = "auto"
+    tool_name: str | None = None  # the one tool to be called; `tool_choice` is "required" then
+    parallel_tool_calls: bool = True  # False: the text ends with its first call
 
 
 class Usage(msgspec.Struct):
@@ -45,6 +51,29 @@ class Usage(msgspec.Struct):
 
     prompt_tokens: int
     completion_tokens: int
+
+
+class ToolCall(msgspec.Struct):
+    """A whole call of a tool. `arguments` is the text of a JSON object; `id` is the same on whichever replica."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Alternative(msgspec.Struct, array_like=True):
+    """A token that might have been chosen: its bytes, and the logarithm of its probability."""
+
+    raw: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, array_like=True):
+    """A token that was chosen. The bytes of all of them together are the text, but for stop sequences."""
+
+    raw: bytes
+    logprob: float
+    top: list[Alternative]
 
 
 class ReplicaError(msgspec.Struct):
@@ -66,6 +95,8 @@ class GenerateEvent(msgspec.Struct, omit_defaults=True):
     ids: list[int] = []
     finish: FinishReason | None = None
     usage: Usage | None = None
+    calls: list[ToolCall] = []  # after the text of this event
+    logprobs: list[TokenLogprob] = []  # of `ids`, where asked for, but for an end of sequence
     prefilled: int | None = None  # with a first token only; tokens of the prompt that the engine computed at once
     error: ReplicaError | None = None
 
@@ -87,11 +118,21 @@ class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
     engine: str = ""
     compute_type: str = ""
     progress: str = ""
+    share: float = 0.0  # of the phase that is over, 0 to 1, where the engine tells
     timings: dict[str, float] = {}
     can_seed: bool = False
     chat_template: bool = False
     largest_batch: int = 0  # rows of the largest batch the engine has run
     failure: ReplicaError | None = None
+
+
+class Adapter(msgspec.Struct, kw_only=True):
+    """What an engine adds to the base's weights as it computes; replicas of one base may share an engine then."""
+
+    folder: str  # adapter_config.json and adapter_model.safetensors
+    rank: int
+    version_id: str  # replicas of one version never share: a second one is there to compute beside the first
+    sockets: str = ""  # the folder of shared engines' sockets; the fleet fills it in
 
 
 class WorkerSpec(msgspec.Struct, kw_only=True):
@@ -116,8 +157,19 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     decoder_start_token_id: int | None = None
     forced_bos_token_id: int | None = None  # comes after the start, before the first token that is chosen
     cache_bytes: int = 0  # for keys and values, where the engine takes all of it at once; 0: the engine's own choice
-    gpus: int = 0
+    gpus: int = 0  # how many it computes on
+    gpu_bytes: int = 0  # what it needs on each of them
+    gpu_ids: list[str] = []  # their UUIDs; the fleet fills them in
+    gpu_share: float = 1.0  # how much of their memory is free for it; likewise
+    adapter: Adapter | None = None
     orphan_after_s: float = 25.0  # so that it is gone within 30 s
+
+    def gpu_environment(self) -> dict[str, str]:
+        """What a replica's environment must hold before anything asks for GPUs: it sees its own, the first as 0.
+
+        On a CPU it sees none, for libraries that would take the first one unasked.
+        """
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpu_ids), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 encode_request = msgspec.json.Encoder()

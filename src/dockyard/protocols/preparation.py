@@ -19,13 +19,14 @@ class PathSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="path"):
 class UploadSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="upload"):
     """An archive that came in chunks: `chunks` of them, numbered from 0, as files of these names in `folder`.
 
-    `sha256` is the digest of the whole, if the client named it.
+    `sha256` is the digest of the whole, if the client named it. `is_adapter`: what the client said that it holds.
     """
 
     folder: str
     chunks: int
     extension: str  # "tar" or "zip"
     sha256: str | None = None
+    is_adapter: bool | None = None
 
 
 class HubSource(msgspec.Struct, kw_only=True, tag_field="kind", tag="hub"):
@@ -58,16 +59,18 @@ class ImportTask(msgspec.Struct, kw_only=True, tag_field="task", tag="import"):
 
 
 class Merge(msgspec.Struct, kw_only=True):
-    """The artifacts of an adapter and of its base."""
+    """The artifacts of an adapter and of its base. `apart`: they are not merged; the engine adds one to the other."""
 
     adapter_key: str
     base_key: str
+    apart: bool = False
 
 
 class ConvertTask(msgspec.Struct, kw_only=True, tag_field="task", tag="convert"):
     """Make what `engine` loads from the artifact `source_key`; a finished one is reused. Either is verified first.
 
-    With `merge`, `source_key` is what these two are merged into; it is made first unless it is there.
+    With `merge`, `source_key` is what these two are merged into, or what the adapter is beside its base; it is made
+    first unless it is there.
     """
 
     source_key: str
@@ -137,6 +140,10 @@ class Preparer(Protocol):
 
     def version(self, engine: str) -> str | None:
         """The version of the engine's package that a replica would import; None where it is not installed."""
+        ...
+
+    def without_gpus(self, engine: str) -> str | None:
+        """Why replicas of an engine that is installed could not use a GPU, and how to mend it; None if they can."""
         ...
 
     def artifact_dir(self, key: str) -> str: ...

@@ -1,15 +1,23 @@
 """Everything that a deploy is checked for before it is accepted, and what it would do. Writes nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dockyard.domain.compatibility import card_on, check_quantization, compute_type, resolve_engine
+from dockyard.domain.compatibility import (
+    card_on,
+    check_quantization,
+    compute_type,
+    install_command,
+    instead,
+    resolve_engine,
+)
 from dockyard.domain.deployment import LIVE, Deployment, Runtime, version_name
-from dockyard.domain.devices import DEVICES, place
-from dockyard.domain.fit import fit_device, host_need, in_gib, replicas_that_fit
+from dockyard.domain.devices import DEVICES, Host
+from dockyard.domain.fit import host_need, in_gib, place_model, replicas_that_fit, room_on_gpus
 from dockyard.domain.job import Action
 from dockyard.domain.memory import MemoryNeed
 from dockyard.domain.model import Model
-from dockyard.domain.spec import DeploySpec, EngineName, ModelType
+from dockyard.domain.spec import DeploySpec, EngineName, ModelType, Quantization
 from dockyard.errors import Conflict, DockyardError, Invalid, Problem, Reason
 from dockyard.services.context import Context
 from dockyard.services.models import check_ready
@@ -61,7 +69,7 @@ async def check_deploy(ctx: Context, tx: Transaction, model_id: str, wish: Deplo
             f"{'was' if known else 'was never'} deployed from this model; the server's knowledge counts",
         )
     price = DEVICES[wish.spec.device_type].usd_per_hour
-    cached = ctx.preparer.cached(model.weights_key or "", runtime.engine, wish.spec.quantization)
+    cached = ctx.preparer.cached(model.weights_for(runtime.engine) or "", runtime.engine, wish.spec.quantization)
     return DeployPlan(
         model=model,
         runtime=runtime,
@@ -91,19 +99,23 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
             )
         )
     try:
-        engine = resolve_engine(card.architecture, spec.optimization)
+        absent = [name for name in EngineName if not ctx.preparer.installed(name)]
+        engine = resolve_engine(card.architecture, spec.optimization, spec.quantization, absent)
         check_quantization(engine, spec.quantization)
-        card, cut = card_on(engine, card)
-        _check_installed(ctx, engine)
-        device = DEVICES[spec.device_type]
-        placement = place(device, ctx.host(), strict=ctx.policy.strict_devices)
-        fit = fit_device(card, engine, spec.quantization, device, spec.scaling.max_batch_size)
+        card, cut = card_on(engine, card, spec.quantization, absent)
+        _check_installed(engine, card.architecture, spec.quantization, absent)
+        device, host, batch = DEVICES[spec.device_type], ctx.host(), spec.scaling.max_batch_size
+        strict = ctx.policy.strict_devices
+        placement, fit = place_model(card, engine, spec.quantization, device, batch, host, strict=strict, absent=absent)
+        if placement.kind == "cuda":
+            _check_build(ctx, engine)
     except DockyardError as error:
         raise Invalid(problems=(*problems, *error.problems)) from error
     if problems:
         raise Invalid(problems=tuple(problems))
-    compute = compute_type(engine, spec.quantization, placement.kind)
-    on_host = host_need(card, engine, compute_type(engine, spec.quantization, "cpu"), spec.scaling.max_batch_size)
+    compute = compute_type(engine, spec.quantization, placement.kind, card, placement.device.capability)
+    on_a_cpu = compute_type(engine, spec.quantization, "cpu")
+    on_host = host_need(card, engine, on_a_cpu, spec.scaling.max_batch_size, fit.context_length)
     on_cpu = placement.kind == "cpu"
     runtime = Runtime(
         engine=engine,
@@ -114,30 +126,48 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
         context_length=fit.context_length,
         memory_bytes=on_host.total_bytes if on_cpu else fit.need.total_bytes,
     )
-    warnings = (*cut, *fit.warnings)
-    if on_cpu and replicas_that_fit(ctx.host(), on_host.total_bytes) < spec.scaling.min_replicas:
-        warnings = (
-            *warnings,
-            f"the host has {in_gib(ctx.host().available_bytes)} of memory free and {spec.scaling.min_replicas} "
-            f"replica(s) need {in_gib(on_host.total_bytes)} each",
-        )
-    return runtime, fit.need, on_host, warnings
+    return runtime, fit.need, on_host, (*cut, *fit.warnings, *_room_warnings(host, runtime, spec.scaling.min_replicas))
 
 
-def how_to_install(engine: EngineName) -> str:
+def _room_warnings(host: Host, runtime: Runtime, replicas: int) -> tuple[str, ...]:
+    """What is in the way now and may be gone when the replicas start."""
+    if runtime.device == "cuda":
+        room = room_on_gpus(host, runtime).count
+        need = f"{runtime.gpus} GPU(s) with {in_gib(runtime.bytes_each)} free each"
+        return () if room >= replicas else (f"{replicas} replica(s) need {need}; the host has them for {room} now",)
+    told = (f"the host's GPUs are not used: {host.gpu_trouble}",) if host.gpu_trouble else ()
+    if replicas_that_fit(host, runtime.memory_bytes) >= replicas:
+        return told
     return (
-        "run `dockyard engines install vllm` there, which makes an environment of its own for it, and try again; or "
-        "choose ctranslate2, or no optimization"
-        if engine is EngineName.VLLM
-        else f"run `pip install 'dockyard[{engine}]'` on the server and try again"
+        *told,
+        f"the host has {in_gib(host.available_bytes)} of memory free and {replicas} "
+        f"replica(s) need {in_gib(runtime.memory_bytes)} each",
     )
 
 
-def _check_installed(ctx: Context, engine: EngineName) -> None:
-    if ctx.preparer.installed(engine):
+def _check_build(ctx: Context, engine: EngineName) -> None:
+    why = ctx.preparer.without_gpus(engine)
+    if why is not None:
+        raise Invalid(
+            f"the host's GPUs would stand in for the device, and {engine} cannot use them: {why}",
+            reason=Reason.ENGINE_CANNOT_USE_GPU,
+            field="optimizationInfo.optimizationType",
+        )
+
+
+def how_to_install(engine: EngineName) -> str:
+    own = ", which makes an environment of its own for it," if engine is EngineName.VLLM else ""
+    return f"run `{install_command(engine)}` on the server{own} and try again"
+
+
+def _check_installed(
+    engine: EngineName, architecture: str, quantization: Quantization, absent: Sequence[EngineName]
+) -> None:
+    if engine not in absent:
         return
     raise Invalid(
-        f"the engine {engine} is not installed on this server: {how_to_install(engine)}",
+        f"the engine {engine} is not installed on this server: {how_to_install(engine)}; "
+        + instead(architecture, quantization, absent, but=engine),
         reason=Reason.ENGINE_NOT_INSTALLED,
         field="optimizationInfo.optimizationType",
     )

@@ -15,6 +15,8 @@ from dockyard.services.pruning import discard_orphans, forget_model
 from dockyard.store.paging import Page
 from dockyard.store.transaction import Transaction
 
+_MODEL_FILES = ("config.json", "adapter_config.json")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPath:
@@ -199,10 +201,13 @@ def _readable(path: str, policy: Policy) -> Path:
                 field="source.path",
             )
         exists = resolved.exists()
+        wrong = None if not exists else _wrong_kind(resolved)
     except (OSError, RuntimeError) as error:  # too long a name, a loop of links, no permission to look
         raise Invalid(
             "source.path cannot be read on the server", reason=Reason.PATH_NOT_FOUND, field="source.path"
         ) from error
+    if wrong is not None:
+        raise Invalid(f"{path} {wrong[1]}", reason=wrong[0], field="source.path")
     if not exists:
         raise Invalid(
             f"the server finds nothing at {path}; the path is one of the machine that runs `dockyard serve`",
@@ -210,3 +215,27 @@ def _readable(path: str, policy: Policy) -> Path:
             field="source.path",
         )
     return resolved
+
+
+def _wrong_kind(found: Path) -> tuple[Reason, str] | None:
+    """Why nothing at `found` can be imported, as far as one look tells; what shows only later fails the import."""
+    if found.is_dir():
+        if any((found / name).exists() for name in _MODEL_FILES) or any(found.glob("*.gguf")):
+            return None
+        return (
+            Reason.CONFIG_MISSING,
+            "has no config.json; name the model's own folder, with config.json, the tokenizer's files and safetensors "
+            "weights",
+        )
+    if not found.is_file():
+        return Reason.SOURCE_NOT_SUPPORTED, "is neither a folder nor a file; name a model's folder or a .gguf file"
+    with found.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            return None
+    if found.suffix.lower() in (".tar", ".zip"):
+        way_out = "is an archive; unpack it, or send it in chunks: `dockyard models import` does so where the file is"
+    elif (found.parent / "config.json").exists():
+        way_out = "is one file of a model; name the folder that it lies in"
+    else:
+        way_out = "is no GGUF file; name a model's folder, or a .gguf file"
+    return Reason.SOURCE_NOT_SUPPORTED, way_out

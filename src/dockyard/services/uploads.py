@@ -14,6 +14,7 @@ from dockyard.domain.upload import (
     FileExtension,
     UploadChunk,
     UploadSession,
+    check_few,
     check_number,
     check_open,
     check_plan,
@@ -38,11 +39,13 @@ class UploadWish:
     name: str
     model_type: ModelType
     base_model_id: str | None = None
-    is_adapter: bool = False
+    is_adapter: bool | None = None  # None: the client does not say
 
 
 async def start_upload(ctx: Context, wish: UploadWish) -> UploadSession:
-    """Raises `Invalid` for numbers that cannot be, `NotFound` for an unknown base model, `Unavailable` (DISK_FULL)."""
+    """Raises `Invalid` for numbers that cannot be, `NotFound` for an unknown base model, `Unavailable` (DISK_FULL),
+    `TooMany` (TOO_MANY_UPLOADS).
+    """
     problems = check_plan(wish.file_name, wish.extension, wish.file_size, wish.total_chunks)
     if problems:
         raise Invalid(problems=problems)
@@ -60,11 +63,13 @@ async def start_upload(ctx: Context, wish: UploadWish) -> UploadSession:
         created_at=now,
         expires_at=now + timedelta(seconds=ctx.policy.upload_ttl_s),
         base_model_id=wish.base_model_id,
-        is_adapter=wish.is_adapter,
+        is_adapter=wish.is_adapter is True,
+        is_whole=wish.is_adapter is False,
     )
     async with ctx.store.transaction() as tx:
         if wish.base_model_id is not None:
             await check_base(tx, wish.base_model_id)
+        check_few(await tx.uploads.open_count(now), await tx.uploads.next_expiry(), now)
         await tx.uploads.add(session)
     ctx.wake()
     return session
@@ -173,7 +178,7 @@ def _model(session: UploadSession, sha256: str | None, ctx: Context) -> Model:
         "fileExtension": str(session.extension),
         "sessionId": session.session_id,
         "chunks": str(session.total_chunks),
-        **({"isAdapter": "true"} if session.is_adapter else {}),
+        **({"isAdapter": str(session.is_adapter).lower()} if session.is_adapter or session.is_whole else {}),
         **({"sha256": sha256.lower()} if sha256 else {}),
     }
     return Model(

@@ -3,7 +3,18 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dockyard.domain.access import Scope
@@ -162,6 +173,7 @@ class ReplicaRow(Base):
     ready_at: Mapped[datetime | None]
     stopped_at: Mapped[datetime | None]
     revision: Mapped[int]
+    gpus: Mapped[tuple[str, ...]] = mapped_column(server_default="[]")
 
 
 class JobRow(Base):
@@ -275,6 +287,7 @@ class UploadSessionRow(Base):
     is_adapter: Mapped[bool]
     job_id: Mapped[str | None]
     revision: Mapped[int]
+    is_whole: Mapped[bool] = mapped_column(server_default=false())
 
 
 class UploadChunkRow(Base):

@@ -49,6 +49,11 @@ class Uploads(RevisedRepository[UploadSession]):
         rows = await self._executor.rows(select(self._id, self._table.c.job_id))
         return {row["session_id"]: row["job_id"] for row in rows}
 
+    async def open_count(self, now: datetime) -> int:
+        """How many still wait for chunks or for their completion."""
+        still = (UploadSessionRow.job_id.is_(None), UploadSessionRow.expires_at > now)
+        return int(await self._executor.value(select(func.count()).select_from(UploadSessionRow).where(*still)))
+
     async def next_expiry(self) -> datetime | None:
         """When the next session ends."""
         query = select(UploadSessionRow.expires_at).order_by(UploadSessionRow.expires_at).limit(1)

@@ -1,5 +1,6 @@
 """What is read and changed beside deploys: models, dock status, deployments and what belongs to them, devices."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from tests.integration.api_rig import BASE, CARD, ApiRig, message, open_rig, pro
 
 from dockyard.domain.access import Scope
 from dockyard.domain.card import Dimensions
+from dockyard.domain.devices import GIB
+from dockyard.domain.gpus import HostGpu
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.services.context import Policy
 
 
 async def test_importing_a_model(rig: ApiRig, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
     body = {"name": "Flan T5", "modelType": "fineTune", "source": {"path": str(tmp_path), "revison": "x"}}
     reply = await rig.client.post(f"{BASE}/models", json=body)
     assert reply.status_code == 201
@@ -96,13 +100,37 @@ async def test_an_import_from_outside_the_roots_and_of_an_unknown_base(tmp_path:
         reply = await rig.client.post(f"{BASE}/models", json=body)
         assert (reply.status_code, problems(reply)) == (400, [("source.path", "PATH_NOT_ALLOWED")])
         (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "config.json").touch()
         inside = {**body, "source": {"path": str(tmp_path / "models")}, "baseModelId": "cm-0"}
         reply = await rig.client.post(f"{BASE}/models", json=inside)
         assert (reply.status_code, problems(reply)) == (404, [("baseModelId", "NOT_FOUND")])
 
 
+async def test_a_path_that_holds_no_model_is_refused_before_anything_is_written_down(
+    rig: ApiRig, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model").mkdir()
+    for name in ("model/config.json", "notes.txt", "m.tar"):
+        (tmp_path / name).write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason, told in (
+        ("empty", "CONFIG_MISSING", "name the model's own folder"),
+        ("model/config.json", "SOURCE_NOT_SUPPORTED", "name the folder that it lies in"),
+        ("notes.txt", "SOURCE_NOT_SUPPORTED", "name a model's folder, or a .gguf file"),
+        ("m.tar", "SOURCE_NOT_SUPPORTED", "send it in chunks"),
+        ("pipe", "SOURCE_NOT_SUPPORTED", "neither a folder nor a file"),
+    ):
+        body = {"name": "a", "modelType": "openSource", "source": {"path": str(tmp_path / name)}}
+        reply = await rig.client.post(f"{BASE}/models", json=body)
+        assert (reply.status_code, problems(reply)) == (400, [("source.path", reason)])
+        assert told in message(reply)
+    assert (await rig.client.get(f"{BASE}/models")).json()["total"] == 0
+
+
 async def test_a_model_reads_as_it_was_named_whatever_the_servers_links_lead_to(rig: ApiRig, tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "config.json").touch()
     (tmp_path / "model").symlink_to(tmp_path / "secret")
     body = {"name": "a", "modelType": "fineTune", "source": {"path": str(tmp_path / "model")}}
     model_id = (await rig.client.post(f"{BASE}/models", json=body)).json()["modelId"]
@@ -269,6 +297,7 @@ async def test_replicas_and_logs(rig: ApiRig) -> None:
                 "engine": "echo",
                 "computeType": "",
                 "runsOn": "",
+                "gpus": [],
                 "version": 1,
                 "running": 0,
                 "waiting": 0,
@@ -314,6 +343,56 @@ async def test_devices(rig: ApiRig, tmp_path: Path) -> None:
         "runsOn": "cpu (standing in for g5.xlarge)",
         "message": None,
     }
+    assert (listed["hostGpus"], listed["gpuDriver"], listed["gpuMessage"]) == ([], None, None)
+
+
+async def test_the_gpus_of_the_host(rig: ApiRig) -> None:
+    free = HostGpu(
+        uuid="GPU-1",
+        index=0,
+        model="NVIDIA A10G",
+        total_bytes=24 * GIB,
+        free_bytes=20 * GIB,
+        others_bytes=3 * GIB,
+        capability=(8, 6),
+    )
+    taken = replace(free, uuid="GPU-2", index=1, replica_id="rp-1", ending=True, awaits="GPU 1: 2 GiB are not free yet")
+    lost = replace(free, uuid="GPU-3", index=2, fault="it has fallen off the bus")
+    rig.host = replace(rig.host, gpus=(free, taken, lost), gpu_driver="555.42")
+    listed = (await rig.client.get(f"{BASE}/devices")).json()
+    assert listed["devices"][1]["runsOn"] == "1 × NVIDIA A10G (standing in for g5.xlarge)"
+    assert listed["devices"][5]["runsOn"] == "cpu (standing in for g5.12xlarge)"  # two are not four
+    assert (listed["gpuDriver"], listed["gpuMessage"]) == ("555.42", None)
+    assert listed["hostGpus"][0] == {
+        "index": 0,
+        "uuid": "GPU-1",
+        "model": "NVIDIA A10G",
+        "memoryMiB": 24576,
+        "freeMiB": 20480,
+        "usedByOthersMiB": 3072,
+        "computeCapability": "8.6",
+        "replicaId": None,
+        "state": "free",
+        "message": None,
+    }
+    told = [(gpu["state"], gpu["replicaId"], gpu["message"]) for gpu in listed["hostGpus"][1:]]
+    assert told == [
+        ("ending", "rp-1", "GPU 1: 2 GiB are not free yet"),
+        ("not used", None, "it has fallen off the bus"),
+    ]
+
+
+async def test_an_engine_that_cannot_use_the_gpus_says_so(rig: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = HostGpu(uuid="GPU-1", index=0, model="T4", total_bytes=15 * GIB, free_bytes=15 * GIB, capability=(7, 5))
+    rig.host = replace(rig.host, gpus=(gpu,))
+    why = "it is a build for CPUs: install another"
+    monkeypatch.setattr(rig.preparer, "without_gpus", lambda engine: why if engine == "transformers" else None)
+    engines = (await rig.client.get(f"{BASE}/engines")).json()["engines"]
+    told = {engine["engine"]: (engine["runsOn"], engine["message"]) for engine in engines if engine["installed"]}
+    assert told["transformers"] == ("cpu", why)
+    assert told["ctranslate2"] == ("cuda", None)
+    reply = await rig.deploy(await rig.ready_model())
+    assert problems(reply) == [("optimizationInfo.optimizationType", "ENGINE_CANNOT_USE_GPU")]
 
 
 async def test_devices_of_a_strict_server(tmp_path: Path) -> None:

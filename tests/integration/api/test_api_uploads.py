@@ -110,6 +110,32 @@ async def test_an_upload_tells_how_far_it_is(rig: ApiRig) -> None:
     assert (await rig.client.get(f"{SESSIONS}/{session_id}")).json()["receivedChunks"] == []
 
 
+async def test_more_uploads_than_a_server_keeps_are_refused(rig: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockyard.domain.upload.MOST_OPEN", 2)
+    first, _ = [await start(rig, totalChunks=1) for _ in range(2)]
+    reply = await rig.client.post(f"{SESSIONS}/start", json=WISH)
+    assert (reply.status_code, problems(reply)) == (429, [(None, "TOO_MANY_UPLOADS")])
+    assert "DELETE /api/public/files/session/{sessionId}" in message(reply)
+    assert 0 < int(reply.headers["retry-after"]) <= 86_400
+    await send(rig, first, 0, b"abcdef")
+    await complete(rig, first)  # it is open no more
+    again = await start(rig)
+    assert (await rig.client.delete(f"{SESSIONS}/{again}")).status_code == 200
+    await start(rig)
+
+
+@pytest.mark.parametrize(("said", "kept"), [({}, None), ({"isAdapter": True}, "true"), ({"isAdapter": False}, "false")])
+async def test_what_the_client_says_of_an_adapter_travels_to_the_import(
+    rig: ApiRig, said: dict[str, bool], kept: str | None
+) -> None:
+    session_id = await start(rig, totalChunks=1, **said)
+    await send(rig, session_id, 0, b"abcdef")
+    accepted = (await complete(rig, session_id)).json()
+    async with rig.ctx.store.reading() as tx:
+        model = await tx.models.get(accepted["modelId"])
+    assert model.source.get("isAdapter") == kept
+
+
 async def test_missing_chunks_are_named(rig: ApiRig) -> None:
     session_id = await start(rig, totalChunks=6)
     for number in (1, 4):

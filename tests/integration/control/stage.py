@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,9 @@ class FakePreparer:
 
     def version(self, engine: str) -> str | None:
         return None if engine == "vllm" else "1.0"
+
+    def without_gpus(self, engine: str) -> str | None:
+        return None
 
     def artifact_dir(self, key: str) -> str:
         return f"/artifacts/{key}"
@@ -214,7 +217,9 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
     store = WatchedStore(f"sqlite:///{world.database}", watch)
     await store.open()
     clock = SystemClock()
-    fleet = FakeFleet(clock, machine=world.machine, auto_ready=True)
+    fleet = FakeFleet(
+        clock, machine=world.machine, auto_ready=True, gpu_reader=world.gpus, gpu_patience=world.gpu_patience
+    )
     preparer, router = FakePreparer(world.artifacts), RecordingRouter()
     host = Host(cores=2, memory_bytes=8 * GIB, available_bytes=6 * GIB)
     ctx = Context(
@@ -226,7 +231,7 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
         keyring=LiveKeyring(store, clock),
         downloads=Downloads(world.exports, b"secret", "http://test"),
         uploads=UploadFiles(world.folder / "uploads"),
-        host=lambda: stage.host,
+        host=lambda: replace(stage.host, gpus=fleet.gpus.seen()),
         policy=Policy(),
         wake=lambda: None,
     )
@@ -245,6 +250,7 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
                 pid=replica.pid,
                 process_started_at=replica.process_started_at or 0,
                 socket=replica.socket or "",
+                gpus=replica.gpus,
             )
             for replica in await tx.replicas.living()
             if replica.pid is not None
@@ -257,4 +263,5 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
         await prepare_jobs.close()
         await preparations.close()
         await replicas.close()
+        await fleet.gpus.close()
         await store.close()

@@ -12,11 +12,13 @@ from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import JobStatus, ModelState
 from dockyard.domain.model import Model
 from dockyard.domain.spec import ModelType
+from dockyard.domain.upload import FileExtension
 from dockyard.errors import Failed, Reason
 from dockyard.loops.imports import Imports
 from dockyard.protocols.preparation import Outcome
 from dockyard.services.jobs import get_job
 from dockyard.services.models import begin_import, delete_model, get_model
+from dockyard.services.uploads import UploadWish, complete_upload, keep_chunk, receiving, start_upload
 
 ADAPTER = replace(CARD, adapter=AdapterCard(base_key="weights", rank=4, parameters=10, modules=("q_proj",)))
 
@@ -87,3 +89,31 @@ async def test_a_named_base_that_is_an_adapter_or_not_ready_is_told(stage: Stage
         task, _ = await imports.prepare(await get_job(stage.ctx, job_id))
         assert task.base_problem is not None
         assert words in task.base_problem
+
+
+@pytest.mark.parametrize(("reason", "kept"), [(Reason.DISK_FULL, True), (Reason.WEIGHTS_MISSING, False)])
+async def test_a_full_disk_leaves_the_chunks_to_be_completed_again(stage: Stage, reason: Reason, kept: bool) -> None:
+    ctx = stage.ctx
+    wish = UploadWish(
+        file_name="m.tar",
+        extension=FileExtension.TAR,
+        file_size=1,
+        total_chunks=1,
+        name="m",
+        model_type=ModelType.OPEN_SOURCE,
+    )
+    session = await start_upload(ctx, wish)
+    async with receiving(ctx, session.session_id) as (living, incoming):
+        incoming.write(memoryview(b"x"))
+        await keep_chunk(ctx, living, 0, incoming, None)
+    job = await complete_upload(ctx, session.session_id, None, (), "test")
+    imports = Imports(ctx, "/artifacts", "/scratch", "/downloads")
+    await imports.fail(job.job_id, Failed("it did not work", reason=reason))
+    ended = await get_job(ctx, job.job_id)
+    assert (ended.status, ended.reason) == (JobStatus.FAILED, reason)
+    assert ("the chunks are kept" in ended.message) is kept
+    assert (ctx.uploads.sizes(session.session_id) == {0: 1}) is kept
+    if kept:
+        again = await complete_upload(ctx, session.session_id, None, (), "test")
+        assert again.job_id != job.job_id
+        assert (await get_model(ctx, again.model_id)).state is ModelState.IMPORTING

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockyard.fleets.fake import FakeMachine
+from dockyard.fleets.fake_gpus import FakeGpus
+from dockyard.fleets.local.gpus import GpuPatience
 from dockyard.store.database import Store
 from dockyard.store.transaction import Transaction
 
@@ -39,6 +41,8 @@ class World:
     folder: Path
     machine: FakeMachine = field(default_factory=FakeMachine)
     artifacts: set[str] = field(default_factory=set[str])
+    gpus: FakeGpus = field(default_factory=FakeGpus)
+    gpu_patience: GpuPatience = field(default_factory=GpuPatience)
 
     @property
     def database(self) -> Path:

@@ -34,7 +34,7 @@ def commands() -> dict[str, list[str]]:
 
 def test_every_command_of_the_api_has_the_common_options() -> None:
     for name, options in commands().items():
-        if name not in ("serve", "version", "engines install"):  # of this machine, not of the API
+        if name not in ("serve", "version", "engines install", "engines remove"):  # of this machine, not of the API
             assert {"--url", "--api-key", "--json"} <= set(options), name
 
 
@@ -46,7 +46,7 @@ def test_the_published_commands_are_there() -> None:
             f"deployments {name}"
             for name in ("list", "show", "versions", "events", "replicas", "logs", "rollback", "set-timeout")
         ),
-        *(f"engines {name}" for name in ("list", "install")),
+        *(f"engines {name}" for name in ("list", "install", "remove")),
         *(f"keys {name}" for name in ("create", "list", "revoke")),
         *(f"keys apps {name}" for name in ("create", "list", "change", "delete")),
     }

@@ -12,7 +12,7 @@ from dockyard.cli import upload as upload_module
 from dockyard.cli.command import Session
 from dockyard.cli.failures import ApiRefused, BadUsage, CommandFailed, Problem, Unreachable
 from dockyard.cli.output import Output
-from dockyard.cli.upload import is_archive, upload
+from dockyard.cli.upload import forget_upload, is_archive, upload
 
 CONTENT = bytes(range(100))
 WISH = {"name": "m", "modelType": "openSource"}
@@ -29,9 +29,12 @@ class FakeServer:
         self.fail_at: dict[int, list[BaseException]] = {}
         self.started: list[dict[str, Any]] = []
         self.completed: dict[str, Any] = {}
+        self.job = "IN_PROGRESS"
         self._lock = threading.Lock()
 
     def get(self, *path: str) -> dict[str, Any]:
+        if path[0] == "dock-status":
+            return {"status": self.job}
         session_id = path[-1]
         if session_id not in self.sessions:
             raise ApiRefused(404, (Problem("there is no upload", "NOT_FOUND"),))
@@ -156,7 +159,23 @@ def test_a_completed_upload_whose_answer_was_lost_is_asked_for_again(
     server.sent = []
     assert upload(session, archive, WISH, 7)["dockStatusId"] == "ds-1"
     assert server.sent == []
+    upload(session, archive, WISH, 7)  # it is still being imported
+    assert len(server.started) == 1
+    server.job = "SUCCESS"
     upload(session, archive, WISH, 7)  # that one was done; a new import begins
+    assert len(server.started) == 2
+
+
+def test_an_import_that_found_the_disk_full_goes_on_with_the_chunks_that_were_kept(
+    server: FakeServer, session: Session, archive: Path
+) -> None:
+    upload(session, archive, WISH, 7)
+    server.completed.clear()  # as the server does when it reopens the upload
+    server.sent = []
+    upload(session, archive, WISH, 7)
+    assert (server.sent, list(server.completed)) == ([], ["up-1"])
+    forget_upload(session, archive, WISH)
+    upload(session, archive, WISH, 7)
     assert len(server.started) == 2
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dockyard.domain.job import PHASES, Action, Job, Phase, advance, fail, percentage_at, succeed
 from dockyard.domain.lifecycle import JobStatus
-from dockyard.domain.progress import deploy_progress
+from dockyard.domain.progress import Stage, deploy_progress
 from dockyard.errors import Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,8 +57,8 @@ def test_every_action_has_a_bar_from_0_to_100() -> None:
 
 
 def test_deploy_progress_speaks_of_the_slowest_replica() -> None:
-    told = deploy_progress(["ready", "loading"], 2, "ctranslate2", 0)
+    told = deploy_progress([Stage("ready"), Stage("loading")], 2, "ctranslate2", 0)
     assert told.phase is Phase.LOADING
     assert "1 of 2" in told.message
     assert deploy_progress([], 1, "echo", 1).message.endswith("(attempt 2)")
-    assert deploy_progress(["ready"], 1, "echo", 0).phase is Phase.ROUTING
+    assert deploy_progress([Stage("ready")], 1, "echo", 0).phase is Phase.ROUTING

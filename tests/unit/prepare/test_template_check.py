@@ -34,6 +34,45 @@ def test_a_hostile_or_broken_template_is_refused(source: str, told: str, tmp_pat
     assert "chat_template.jinja" in refusal.value.message
 
 
+_BIG = "{% set a = 'a' * 1000000 %}"  # which is let in; what follows would multiply it
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ a | replace('a', a) }}",
+        "{{ a.replace('a', a) }}",
+        "{{ a.replace('', a) | length }}",
+        "{{ (['x'] * 100) | join(a) }}",
+        "{{ a.join(['x'] * 100) }}",
+        "{{ ([a] * 100) | join }}",
+        "{{ ''.join([a] * 100) | length }}",
+        "{{ ([a] * 100) | string | length }}",
+        "{{ ([a] * 100) | tojson | length }}",
+        "{{ ([a] * 100) ~ '' }}",
+        "{{ [a] * 100 }}",
+        "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{{ a.translate({97: a}) }}",
+        "{{ '%s%s' * 20 % ((a,) * 40) }}",
+        "{{ ('{0}' * 100).format(a) }}",
+        "{{ ('%(x)s' * 100) | format(x=a) }}",
+        "{{ [1] | slice(1000000000) | list | length }}",
+        "{{ [1] | batch(1000000000, 'x') | list | length }}",
+        "{{ ('x\n' * 1000) | indent(a) }}",
+        "{{ ('x ' * 1000) | wordwrap(1, wrapstring=a) }}",
+        "{{ ([['x'] * 1000000] * 1000) | sum(start=[]) | length }}",
+        "{% for i in range(100) %}{{ a }}{% endfor %}",
+        "{% macro m() %}{% for i in range(100) %}{{ a }}{% endfor %}{% endmacro %}{{ m() | length }}",
+        "{% set ns = namespace(x=a) %}{% for i in range(60) %}{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}"
+        "{% set ns.x = y %}{% endfor %}",
+    ],
+)
+def test_nothing_multiplies_a_text_without_bound(source: str, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(_BIG + source)
+    with pytest.raises(Failed, match=r"are refused; mend|sum adds numbers only; mend"):
+        check_chat_templates(tmp_path)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_those_of_the_configuration_are_tried_too(named: bool, tmp_path: Path) -> None:
     source = "{{ ''.__class__.__mro__ }}"
@@ -50,6 +89,9 @@ def test_those_of_the_configuration_are_tried_too(named: bool, tmp_path: Path) -
         "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}",
         "{{ tools | tojson(indent=2) }}{{ 1 / 0 }}",
         "{{ '-' * 80 }}{{ 2 ** 10 }}{{ strftime_now('%Y') }}{% generation %}x{% endgeneration %}",
+        "{{ 'a,b'.split(',') | join(' | ') }}{{ ', '.join(['a', 'b']) }}{{ 'aXb' | replace('X', ', ') }}",
+        "{{ 'aXb'.replace('X', '') }}{{ [[1, 2], [3]] | sum(attribute='0') }}{{ messages[0] | items | list }}",
+        "{{ messages | tojson }}{{ 'x'.join(messages | map(attribute='role')) }}{{ [1, 2] | batch(2) | list }}",
         "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{% endfor %}{{ documents[0].title }}",
     ],
 )

@@ -48,7 +48,7 @@ _SHA256_FORM = re.compile(r"[0-9a-fA-F]{64}")
     summary="Start an upload",
     operation_id="startUpload",
     dependencies=[needs(Scope.IMPORT)],
-    responses={404: {}},
+    responses={404: {}, 429: {}},
 )
 async def start(ctx: Ctx, body: Annotated[UploadStartIn, Body(openapi_examples=START_EXAMPLES)]) -> UploadStartedOut:
     """Announce an archive with a model in it: a tar or a zip, cut into chunks anywhere, each of at most 1 GiB."""

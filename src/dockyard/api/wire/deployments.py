@@ -154,6 +154,7 @@ class ReplicaOut(WireOut):
     engine: str
     compute_type: str
     runs_on: str
+    gpus: tuple[str, ...] = Field(description="UUIDs of the host's GPUs that it has to itself.")
     version: int
     running: int = Field(description="Requests in the engine now.")
     waiting: int = Field(description="Requests that the replica holds back until the engine is free.")
@@ -175,6 +176,7 @@ class ReplicaOut(WireOut):
             engine=replica.engine,
             compute_type=replica.compute_type,
             runs_on=replica.runs_on,
+            gpus=replica.gpus,
             version=view.version_number,
             running=health.running if health else 0,
             waiting=health.waiting if health else 0,

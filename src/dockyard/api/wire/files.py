@@ -32,7 +32,10 @@ class UploadStartIn(WireIn):
         description="The archive's name, such as `gpt2.tar`."
     )
     file_size: Annotated[int, Integer(FILE_SIZE)] = Field(description="Bytes of all chunks together.")
-    is_adapter: Annotated[bool, Flag()] = Field(default=False, description="The archive holds a LoRA adapter.")
+    is_adapter: Annotated[bool, Flag()] | None = Field(
+        default=None,
+        description="Whether the archive holds a LoRA adapter; what it holds is compared. Default: what it holds.",
+    )
     name: Title | None = Field(default=None, description="What people call the model. Default: from `fileName`.")
     model_type: Annotated[ModelType, OneOf(ModelType)] | None = Field(
         default=None, description="Default: `fineTune` for an adapter or with a `baseModelId`, else `openSource`."
@@ -42,7 +45,7 @@ class UploadStartIn(WireIn):
     )
 
     def wish(self) -> UploadWish:
-        tuned = self.is_adapter or self.base_model_id is not None
+        tuned = self.is_adapter is True or self.base_model_id is not None
         return UploadWish(
             file_name=self.file_name,
             extension=self.file_extension,
