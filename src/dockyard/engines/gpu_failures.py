@@ -57,8 +57,8 @@ _FAILURES = (
     ),
     GpuFailure(
         ("efficient int8_float16 computation", "efficient float16 computation", "efficient bfloat16 computation"),
-        Reason.ENGINE_CANNOT_USE_GPU,
-        "the GPU is too old for that precision: deploy on another, or start the server with DOCKYARD_DEVICES=cpu",
+        Reason.ENGINE_FAILED,  # a CPU says the same
+        "the device has no such precision: deploy with another quantization, or on a newer GPU",
     ),
     GpuFailure(
         ("library libcu", "libcublas.so", "libcudart.so", "libcudnn"),

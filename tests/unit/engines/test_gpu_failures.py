@@ -25,7 +25,7 @@ SAID = [
     (
         "Requested int8_float16 compute type, but the target device or backend do not support efficient int8_float16 "
         "computation.",
-        Reason.ENGINE_CANNOT_USE_GPU,
+        Reason.ENGINE_FAILED,
     ),
     ("Library libcublas.so.12 is not found or cannot be loaded", Reason.ENGINE_CANNOT_USE_GPU),
     ("No CUDA GPUs are available", Reason.GPU_FAILED),
