@@ -31,3 +31,28 @@ def heaps_after(setup: str) -> int:
 def test_all_threads_share_one_heap() -> None:
     assert heaps_after("") > 1  # or the other line would prove nothing
     assert heaps_after("use_one_heap()") == 1
+
+
+CYCLES = """
+import gc, weakref
+from dockyard.process_memory import collect, set_aside
+
+class Knot:
+    def __init__(self): self.me = self
+
+def survives():
+    knot = weakref.ref(Knot())
+    collect()
+    return knot() is not None
+
+gc.disable()
+print(survives())
+set_aside()
+gc.disable()
+print(survives())
+"""
+
+
+def test_a_server_that_still_starts_is_not_walked_through() -> None:
+    command = [sys.executable, "-c", CYCLES]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["True", "False"]

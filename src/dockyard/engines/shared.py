@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,13 +171,20 @@ def take_seat(spec: WorkerSpec, adapter: Adapter, command: tuple[str, ...]) -> t
 
 
 def group_of(spec: WorkerSpec, adapter: Adapter) -> tuple[str, int]:
-    """What replicas must have in common to share an engine, as 8 hexadecimal digits, and its adapters' largest rank."""
+    """What replicas must have in common to share an engine, as 7 hexadecimal digits, and its adapters' largest rank."""
     room = next((rank for rank in _RANKS if rank >= adapter.rank), adapter.rank)
     common = (
         *(spec.engine, spec.artifact_dir, spec.compute_type, spec.max_batch_size, spec.context_length, spec.device),
         *(spec.gpus, spec.gpu_ids, spec.threads, spec.cache_bytes, room),
     )
-    return hashlib.sha256(msgspec.json.encode(common)).hexdigest()[:8], room
+    return hashlib.sha256(msgspec.json.encode(common)).hexdigest()[:7], room
+
+
+def temporary_folder(path: Path) -> Path:
+    """Where the engine behind `path` may keep files that end with it: the folder of the replica that started it ends
+    before.
+    """
+    return path.with_name(f"{path.name}d")
 
 
 def _connected(path: Path) -> socket.socket | None:
@@ -239,6 +247,9 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 def _start(path: Path, spec: WorkerSpec, room: int, command: tuple[str, ...]) -> None:
     """The engine's process, in a session of its own: the end of the replica that started it is not its own."""
     path.unlink(missing_ok=True)
+    temporary = temporary_folder(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
     assert spec.adapter is not None
     own = msgspec.structs.replace(spec, adapter=msgspec.structs.replace(spec.adapter, rank=room))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, _memory(msgspec.json.encode(own)) as given:
@@ -250,6 +261,7 @@ def _start(path: Path, spec: WorkerSpec, room: int, command: tuple[str, ...]) ->
             stdin=given,
             pass_fds=(listener.fileno(),),
             start_new_session=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
         )
     started.returncode = 0  # it ends when nobody is connected to it; nobody waits for it
 

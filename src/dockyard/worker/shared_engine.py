@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from dockyard.engines.base import Engine, Generation, Row, TellsItsStart
 from dockyard.engines.constraint import Constraint
 from dockyard.engines.failures import translated
 from dockyard.engines.registry import import_engine
+from dockyard.engines.shared import temporary_folder
 from dockyard.engines.sharing import (
     Broken,
     Cancel,
@@ -231,6 +233,7 @@ def _unlink_own(path: Path, inode: int) -> None:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if path.exists() and path.stat().st_ino == inode:
             path.unlink()
+            shutil.rmtree(temporary_folder(path), ignore_errors=True)
 
 
 if __name__ == "__main__":

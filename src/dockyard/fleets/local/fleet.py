@@ -79,11 +79,10 @@ class LocalFleet:
 
     async def open(self, known: Sequence[RunningReplica]) -> None:
         self._folder.ensure()
-        await self.gpus.open()
+        _, workers = await asyncio.gather(self.gpus.open(), asyncio.to_thread(find_workers, self._folder.path))
         for replica in known:
             if replica.gpus:
                 self.gpus.keep(replica.replica_id, replica.gpus, replica.pid)
-        workers = await asyncio.to_thread(find_workers, self._folder.path)
         adopted = await asyncio.gather(*(self._adopt(replica, workers.get(replica.pid)) for replica in known))
         ours = {replica.pid for replica, taken in zip(known, adopted, strict=True) if taken}
         await end_all(worker for pid, worker in workers.items() if pid not in ours)
@@ -166,7 +165,7 @@ class LocalFleet:
         if spec.device == "cuda" and spec.gpus:
             gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes)
         try:
-            adapter = spec.adapter and msgspec.structs.replace(spec.adapter, sockets=str(self._folder.sockets))
+            adapter = spec.adapter and msgspec.structs.replace(spec.adapter, sockets=str(self._folder.temporary))
             share = self.gpus.free_share(gpus)
             told = msgspec.structs.replace(spec, gpu_ids=list(gpus), gpu_share=share, adapter=adapter)
             process = await self._make(told, address)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -63,10 +64,14 @@ class RunFolder:
         for path in self.sockets.glob("*.sock"):
             if str(path) not in keep:
                 path.unlink(missing_ok=True)
+        for path in self.temporary.glob("*.e*"):
+            if path.is_socket() and not _answers(path):  # a shared engine that was killed
+                path.unlink(missing_ok=True)
+                shutil.rmtree(path.with_name(f"{path.name}d"), ignore_errors=True)
 
     def leave(self) -> None:
         """Drop the folders beside the run directory once they are empty; the run directory itself stays."""
-        for path in self.sockets.glob("*.turn"):  # of shared engines
+        for path in self.temporary.glob("*.turn"):  # of shared engines
             path.unlink(missing_ok=True)
         for folder in {self.sockets, self.temporary} - {self.path}:
             with contextlib.suppress(OSError):
@@ -75,8 +80,8 @@ class RunFolder:
 
 def temporary_folder(socket_path: str) -> Path:
     """Where the replica behind `socket_path` may keep files that end with it, whatever ends it."""
-    socket = Path(socket_path)
-    return _not_too_deep(socket.parent, _LONGEST_NAME_OF_AN_ENGINE) / f"{socket.stem}.tmp"
+    path = Path(socket_path)
+    return _not_too_deep(path.parent, _LONGEST_NAME_OF_AN_ENGINE) / f"{path.stem}.tmp"
 
 
 def _not_too_deep(folder: Path, room: int) -> Path:
@@ -92,6 +97,15 @@ def _socket_names(replica_id: str) -> tuple[str, str]:
     digest = hashlib.sha256(replica_id.encode()).hexdigest()[:_SHORT_NAME]
     found = re.search(r"[0-9a-f]{8}", replica_id)
     return (found.group() if found else digest), digest
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _make_private(folder: Path) -> None:
