@@ -33,14 +33,19 @@ def main() -> None:
             outcome.versions[distribution] = installed_version(distribution)
         engine = _Engine(_spec(ensure_endless_smollm2()))
         engine.load()
-        for number in range(arguments.rounds):
-            for name in (STATIC, CONTINUOUS, EAGER):
-                asyncio.run(_measure(outcome, number, engine, name, _sizes(arguments)))
+        asyncio.run(_rounds(outcome, arguments, engine))
         for metric in {row.metric: None for row in outcome.rows}:
             better = "higher" if metric.startswith("tokens/s") else "lower"
             for name in (CONTINUOUS, EAGER):
                 outcome.compare(metric, name, STATIC, better)
     os._exit(0)  # the libraries' threads are not to be waited for
+
+
+async def _rounds(outcome: Outcome, arguments: Arguments, engine: "_Engine") -> None:
+    """In one loop: the engine keeps to the one that it began in."""
+    for number in range(arguments.rounds):
+        for name in (STATIC, CONTINUOUS, EAGER):
+            await _measure(outcome, number, engine, name, _sizes(arguments))
 
 
 def _sizes(arguments: Arguments) -> Sizes:
