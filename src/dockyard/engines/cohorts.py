@@ -65,7 +65,7 @@ class Cohorts:
         self._on_form = on_form
         self._waiting: dict[Generation, float] = {}  # in their order, with the loop's time at which they came
         self._lanes = [Lane(run_batch, eos_token_ids=eos_token_ids, on_done=self._batch_done) for _ in range(lanes)]
-        self._reserve = Lane(run_batch, eos_token_ids=eos_token_ids, on_done=self._reserve_done)
+        self._reserve = Lane(run_batch, eos_token_ids=eos_token_ids, on_done=self._reserve_done, lasting=False)
         self._quiet_s = quiet_s
         self._linger_s = linger_s
         self._patience = patience

@@ -31,11 +31,18 @@ _PACE_S = 0.05  # taken for a step as long as there was none
 class Lane:
     """`run_batch` blocks; rows stop one by one, a batch ends with its last row. Then `on_done` is called on the loop.
 
-    `formed_at` (the loop's clock) is the batch's; `most_here` is a note of whoever forms the batches.
+    `formed_at` (the loop's clock) is the batch's; `most_here` is a note of whoever forms the batches. `lasting` False:
+    each batch has a thread of its own, which ends with it. For as long as a second thread has computed with OpenMP, all
+    of the process's threads hardly spin any more, and Transformers computes at two thirds of its speed (ADR 8).
     """
 
     def __init__(
-        self, run_batch: RunBatch, *, eos_token_ids: frozenset[int], on_done: Callable[["Lane", list[Generation]], None]
+        self,
+        run_batch: RunBatch,
+        *,
+        eos_token_ids: frozenset[int],
+        on_done: Callable[["Lane", list[Generation]], None],
+        lasting: bool = True,
     ) -> None:
         self.batch: list[Generation] = []
         self.formed_at = 0.0
@@ -51,7 +58,8 @@ class Lane:
         self._out: deque[tuple[Generation, int | None, Chance | BaseException | None]] = deque()
         self._hop_pending = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._lasting = lasting
+        self._thread: threading.Thread | None = None
 
     @property
     def running(self) -> int:
@@ -68,11 +76,17 @@ class Lane:
         """Run `batch`; the lane must be idle."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._thread.start()
         self.batch = batch
         self._last_pace_s = self.pace_s
         self.formed_at = self._loop.time()
         self._steps = 0
+        if not self._lasting:
+            self._thread = threading.Thread(target=self._serve_one, args=(batch,), name="engine", daemon=True)
+            self._thread.start()
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+            self._thread.start()
         self._work.put(batch)
 
     def close(self) -> None:
@@ -80,7 +94,7 @@ class Lane:
         for generation in self.batch:
             generation.cancel()
         self._work.put(None)
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()
 
     # On the loop
@@ -115,8 +129,11 @@ class Lane:
 
     def _serve(self) -> None:
         while (batch := self._work.get()) is not None:
-            self._run(batch)
-            self._call_loop(self._finish)
+            self._serve_one(batch)
+
+    def _serve_one(self, batch: list[Generation]) -> None:
+        self._run(batch)
+        self._call_loop(self._finish)
 
     def _run(self, batch: list[Generation]) -> None:
         left = {index: generation.row.max_new for index, generation in enumerate(batch)}

@@ -56,7 +56,9 @@ class TransformersEngine(BatchedEngine):
         self.constraints = Constraints(lambda: read_vocabulary(Path(spec.model_dir)), lambda: self.eos_token_ids)
 
     def load(self) -> None:
-        torch.set_num_threads(self._spec.threads)
+        # The library reads weights on threads of its own; a team of OpenMP's that one of them leaves behind would slow
+        # every later step down (ADR 8).
+        torch.set_num_threads(1)
         disable_progress_bar()
         model_class: Any = AutoModelForCausalLM if self._decoder_only else AutoModelForSeq2SeqLM
         try:
@@ -77,6 +79,7 @@ class TransformersEngine(BatchedEngine):
         self._never = _never(self._model.generation_config)
         # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
         self._model.generation_config = GenerationConfig()
+        torch.set_num_threads(self._spec.threads)
         self._begin(self._generate, by_key(self._batch_key))
 
     def _batch_key(self, row: Row) -> Hashable:
