@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.integration import vllm_generations
 from tests.integration.matrix_models import NEW_TOKENS, PROMPTS
-from tests.integration.vllm_models import NAMES, make_for_vllm
+from tests.integration.vllm_models import ADAPTED, NAMES, make_for_vllm
 from tests.once import made_once
 from tests.vllm_environment import ENVIRONMENTS, needs_vllm
 
@@ -36,9 +36,15 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         if line.startswith('{"'):  # the library prints, too
             vllm |= json.loads(line)
     alone = json.loads(Path(models, "seen.json").read_text())
-    return {name: {"vllm": vllm.get(name), "transformers": alone[name]} for name in NAMES}
+    return {name: {"vllm": vllm.get(name), "transformers": alone[name]} for name in (*NAMES, *ADAPTED)}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_continues_as_transformers_does(seen: dict[str, dict[str, Any]], name: str) -> None:
     assert seen[name]["vllm"] == seen[name]["transformers"]
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_beside_its_base_continues_as_merged(seen: dict[str, dict[str, Any]], name: str) -> None:
+    assert seen[name]["vllm"] == seen[name]["transformers"]
+    assert seen[name]["vllm"] != seen[name.removesuffix("+adapter")]["vllm"]

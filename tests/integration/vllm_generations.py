@@ -25,11 +25,15 @@ def main() -> None:
     vllm: Any = import_module("vllm")
     registry: Any = import_module("vllm.model_executor.models.registry")
     registry._run_in_subprocess = lambda work: work()  # it would import all of vLLM again for each architecture
+    lora_request: Any = import_module("vllm.lora.request").LoRARequest
     clean_up: Any = import_module("vllm.distributed").cleanup_dist_env_and_memory
     prompts = [vllm.TokensPrompt(prompt_token_ids=ids) for ids in json.loads(sys.argv[2])]
     wish = vllm.SamplingParams(temperature=0.0, max_tokens=int(sys.argv[3]), detokenize=False)
     for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir()):
         told: Any
+        adapter = folder / "adapter"
+        options = {"enable_lora": True, "max_lora_rank": 16} if adapter.exists() else {}
+        lora = lora_request("adapter", 1, str(adapter)) if adapter.exists() else None
         try:
             model = vllm.LLM(
                 str(folder),
@@ -42,8 +46,10 @@ def main() -> None:
                 generation_config="vllm",
                 distributed_executor_backend="uni",
                 kv_cache_memory_bytes=CACHE_BYTES,
+                **options,
             )
-            told = [list(made.outputs[0].token_ids) for made in model.generate(prompts, wish, use_tqdm=False)]
+            made = model.generate(prompts, wish, use_tqdm=False, lora_request=lora)
+            told = [list(one.outputs[0].token_ids) for one in made]
             del model
         except Exception as error:  # noqa: BLE001 - told one by one
             told = f"{type(error).__name__}: {error}"

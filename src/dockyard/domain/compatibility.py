@@ -81,7 +81,8 @@ _ENCODER_DECODERS: dict[str, tuple[EngineName, ...]] = {
 
 # Those whose LoRA adapters vLLM adds while it computes; on the others it gets them merged. No mixtures of experts:
 # each version of PEFT names their adapters otherwise.
-_VLLM_ADAPTERS: Final = frozenset(
+VLLM_RANKS: Final = (16, 32, 64, 128, 256, 512)  # what it sets room aside for, one of them
+VLLM_ADAPTERS: Final = frozenset(
     {
         "GemmaForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "OPTForCausalLM",
         "Phi3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
@@ -118,7 +119,9 @@ COMPUTE_TYPES: Final[dict[tuple[EngineName, Quantization, str], str]] = {
 
 def takes_adapters(card: ModelCard) -> bool:
     """Whether vLLM takes the adapter of `card` beside its base's weights."""
-    return card.adapter is not None and card.adapter.plain and card.architecture in _VLLM_ADAPTERS
+    if card.adapter is None or card.adapter.rank > VLLM_RANKS[-1]:
+        return False
+    return card.adapter.plain and card.architecture in VLLM_ADAPTERS
 
 
 def resolve_engine(

@@ -20,6 +20,7 @@ from typing import cast
 
 import msgspec
 
+from dockyard.domain.compatibility import VLLM_RANKS
 from dockyard.engines.base import Generation, Row
 from dockyard.engines.constraint import Constraints
 from dockyard.engines.sharing import (
@@ -46,7 +47,6 @@ from dockyard.protocols.generation import Adapter, WorkerSpec
 COMMAND = (sys.executable, "-m", "dockyard.worker.shared_engine")
 EXIT_ENGINE_LOST = 4
 _MOST_ENGINES = 100  # of one base on one machine
-_RANKS = (16, 32, 64, 128, 256, 512)  # what an engine sets room aside for
 _WELCOME_WITHIN_S = 60.0  # an import may hold its process's only thread
 _CHUNK = 1 << 16
 
@@ -172,10 +172,12 @@ def take_seat(spec: WorkerSpec, adapter: Adapter, command: tuple[str, ...]) -> t
 
 def group_of(spec: WorkerSpec, adapter: Adapter) -> tuple[str, int]:
     """What replicas must have in common to share an engine, as 7 hexadecimal digits, and its adapters' largest rank."""
-    room = next((rank for rank in _RANKS if rank >= adapter.rank), adapter.rank)
+    room = next(rank for rank in VLLM_RANKS if rank >= adapter.rank)
+    file = Path(spec.model_dir, "tokenizer.json")  # schemas are compiled for it in the engine's process
+    tokenizer = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
     common = (
         *(spec.engine, spec.artifact_dir, spec.compute_type, spec.max_batch_size, spec.context_length, spec.device),
-        *(spec.gpus, spec.gpu_ids, spec.threads, spec.cache_bytes, room),
+        *(spec.gpus, spec.gpu_ids, spec.threads, spec.cache_bytes, room, spec.eos_token_ids, tokenizer),
     )
     return hashlib.sha256(msgspec.json.encode(common)).hexdigest()[:7], room
 

@@ -89,7 +89,6 @@ class SharedEngine:
         self._spec = spec
         self._linger_s = linger_s
         self._engine: AddsAdapters | None = None
-        self._broken: Broken | None = None
         self._seats: dict[str, Seat] = {}
         self._leaving: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -105,8 +104,7 @@ class SharedEngine:
         except Exception as error:  # noqa: BLE001  whatever an engine's library throws is told, not swallowed
             known = translated(error, f"loading the shared {self._spec.engine} engine")
             log("ERROR", "failed", reason=known.reason, message=known.message)
-            self._broken = Broken(known.reason, known.message)
-            self._tell_all(self._broken)
+            self._tell_all(Broken(known.reason, known.message))
             self.left.set()
             return
         self._engine = engine

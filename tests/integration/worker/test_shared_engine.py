@@ -77,11 +77,17 @@ async def test_two_fine_tunes_of_one_base_share_an_engine(seated: Seated, tmp_pa
 
 
 async def test_replicas_of_one_version_and_of_other_settings_do_not(seated: Seated, tmp_path: Path) -> None:
-    seats = [seated("v-1"), seated("v-1"), seated("v-2", max_batch_size=5), seated("v-3", rank=17)]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tokenizer.json").write_text("{}")  # another tokenizer: schemas would be compiled for the wrong one
+    seats = [
+        *(seated("v-1"), seated("v-1"), seated("v-2", max_batch_size=5), seated("v-3", rank=17)),
+        *(seated("v-4", eos_token_ids=[255]), seated("v-5", model_dir=str(other))),
+    ]
     for seat in seats:
         await asyncio.to_thread(seat.load)
-    assert await asyncio.gather(*(text(seat) for seat in seats)) == [b"ship"] * 4
-    assert len(engines(tmp_path)) == 4
+    assert await asyncio.gather(*(text(seat) for seat in seats)) == [b"ship"] * 6
+    assert len(engines(tmp_path)) == 6
 
 
 async def test_the_engine_outlives_the_replica_that_started_it(seated: Seated, tmp_path: Path) -> None:

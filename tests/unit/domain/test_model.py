@@ -45,6 +45,7 @@ def test_an_adapter_is_merged_but_for_vllm_where_that_can_add_it() -> None:
 def test_an_adapter_that_vllm_cannot_add_is_merged_for_it_too() -> None:
     scaled = model(replace(SMALL, adapter=replace(ADAPTER, plain=False)))
     other = model(replace(FALCON, adapter=ADAPTER))
-    for tuned in (scaled, other):
+    large = model(replace(SMALL, adapter=replace(ADAPTER, rank=513)))
+    for tuned in (scaled, other, large):
         assert tuned.weights_for(EngineName.VLLM) == merged_key("base", "own")
         assert tuned.apart_key is None
