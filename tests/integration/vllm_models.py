@@ -2,9 +2,9 @@
 
     python -m tests.integration.vllm_models FOLDER
 
-Leaves in the folder: `<architecture>`, `<architecture>+adapter` for those whose adapters vLLM adds, and `seen.json`: name →
-the greedy ids after each prompt. vLLM's kernels for a CPU want heads of 32 numbers at the least, so these are wider
-than the models of `matrix_models`.
+Leaves in the folder: `<architecture>`, `<architecture>+adapter` for those whose adapters vLLM adds, and `seen.json`:
+name → the greedy ids after each prompt. vLLM's kernels for a CPU want heads of 32 numbers at the least, so these are
+wider than the models of `matrix_models`.
 """
 
 import json

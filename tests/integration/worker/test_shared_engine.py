@@ -82,7 +82,7 @@ async def test_replicas_of_one_version_and_of_other_settings_do_not(seated: Seat
     (other / "tokenizer.json").write_text("{}")  # another tokenizer: schemas would be compiled for the wrong one
     seats = [
         *(seated("v-1"), seated("v-1"), seated("v-2", max_batch_size=5), seated("v-3", rank=17)),
-        *(seated("v-4", eos_token_ids=[255]), seated("v-5", model_dir=str(other))),
+        *(seated("v-4", eos_token_ids=[300]), seated("v-5", model_dir=str(other))),
     ]
     for seat in seats:
         await asyncio.to_thread(seat.load)
