@@ -15,6 +15,7 @@ from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, installed_version, parse_arguments, recording
 from bench.rows import BATCH, Run, Sizes, measure
 from dockyard.engines.base import Row
+from dockyard.engines.cohorts import by_key
 from dockyard.engines.transformers import TransformersEngine
 from dockyard.protocols.generation import WorkerSpec
 
@@ -70,7 +71,17 @@ def _spec(model: BenchModel) -> WorkerSpec:
 
 
 class _Engine(TransformersEngine):
-    """Lends its loaded model to the library's manager, too."""
+    """Lends its loaded model to the library's manager, too. Each way ends its threads before the other begins: an idle
+    team of OpenMP's slows whoever computes (ADR 8).
+    """
+
+    @contextmanager
+    def static(self) -> Iterator[None]:
+        self._begin(self._generate, by_key(self._batch_key))
+        try:
+            yield
+        finally:
+            self.close()
 
     @contextmanager
     def continuous(self, attention: str) -> Iterator[Any]:
@@ -97,7 +108,8 @@ async def _measure(outcome: Outcome, number: int, engine: _Engine, name: str, si
         print(f"round {number + 1} {name}: {metric} {sample:.2f} {unit}", flush=True)
 
     if name == STATIC:
-        await measure(_static(engine), sizes, add)
+        with engine.static():
+            await measure(_static(engine), sizes, add)
         return
     with engine.continuous("paged|eager" if name == EAGER else "sdpa") as manager:
         await measure(_continuous(manager), sizes, add)
