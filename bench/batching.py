@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, installed_version, parse_arguments, recording
+from bench.replicas import worker_spec
 from bench.rows import BATCH, Sizes, measure
 from dockyard.engines.base import Row
 from dockyard.engines.cohorts import Cohorts, Pick, by_key
@@ -85,19 +86,14 @@ class _Engine(CTranslate2Engine):
 
 
 def _spec(model: BenchModel) -> WorkerSpec:
-    return WorkerSpec(
-        replica_id="bench",
-        token="bench",
-        engine="ctranslate2",
-        artifact_dir=str(model.ctranslate2),
-        model_dir=str(model.folder),
-        family="decoder",
-        device="cpu",
-        compute_type="int8_float32",
-        max_batch_size=BATCH,
-        context_length=None,
+    return worker_spec(
+        "ctranslate2",
+        model.ctranslate2,
+        model.folder,
+        batch=BATCH,
         threads=1,
         workers=WORKERS,
+        context_length=None,
         eos_token_ids=[5],  # a token that a text never holds
     )
 

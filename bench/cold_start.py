@@ -19,9 +19,8 @@ import psutil
 from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, parse_arguments, parser, recording
 from bench.processes import BenchFailed
-from bench.replicas import serving
+from bench.replicas import serving, worker_spec
 from dockyard.clock import SystemClock
-from dockyard.domain.ids import new_id
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.protocols.fleet import ReplicaStatus
 from dockyard.protocols.generation import TOKEN_HEADER, GenerateRequest, WorkerSpec, decode_event, encode_request
@@ -77,21 +76,8 @@ async def _fleet(run_dir: Path, engines: list[str]) -> AsyncIterator[LocalFleet]
 
 
 def _spec(model: BenchModel, engine: str) -> WorkerSpec:
-    int8 = engine == "ctranslate2"
-    return WorkerSpec(
-        replica_id=new_id("rp"),
-        token="bench",
-        engine=engine,
-        artifact_dir=str(model.ctranslate2 if int8 else model.folder),
-        model_dir=str(model.folder),
-        family="decoder",
-        device="cpu",
-        compute_type="int8_float32" if int8 else "float32",
-        max_batch_size=10,
-        context_length=8192,
-        threads=1 if int8 else psutil.cpu_count() or 1,
-        eos_token_ids=[],
-    )
+    threads = 1 if engine == "ctranslate2" else psutil.cpu_count() or 1
+    return worker_spec(engine, model.artifact(engine), model.folder, batch=10, threads=threads)
 
 
 async def _make_known(fleet: LocalFleet, spec: WorkerSpec) -> None:

@@ -7,6 +7,7 @@ itself (`bench.models`), and a reply of another length than asked for ends the b
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from bench.load import LoadResult, Plan, run_load
@@ -57,6 +58,17 @@ def tokens_per_s(endpoint: Endpoint, *, tokens: int, batch: int, batches: int, s
     return tokens * steady_rate(ends, batch)
 
 
+def first_token_s(endpoint: Endpoint, *, tokens: int, together: int, times: int) -> float:
+    """The median time until a stream's first token, of `times` times `together` requests that come at once."""
+    waits: list[float] = []
+    for number in range(times):
+        result = _load(endpoint, tokens=tokens, clients=together, requests=together, stream=True, since=number)
+        waits += [sample.first - sample.sent for sample in result.samples]
+        if not all(_begins_with_text(sample.body) for sample in result.samples):
+            raise BenchFailed(f"a stream of {endpoint.url} begins with something else than a token")
+    return median(waits)
+
+
 def requests_sent(batch: int, batches: int) -> int:
     """How many a measurement of so many batches sends."""
     return batch * (batches + 2)
@@ -80,19 +92,32 @@ def steady_rate(ends: Sequence[float], batch: int) -> float:
 
 
 def _ends(endpoint: Endpoint, *, tokens: int, batch: int, requests: int, stream: bool) -> list[float]:
-    """When each reply was whole; every one has the tokens that were asked for."""
+    """When each reply was whole."""
+    clients = 2 * batch if batch > 1 else 1
+    result = _load(endpoint, tokens=tokens, clients=clients, requests=requests, stream=stream)
+    return [sample.ended for sample in result.samples]
+
+
+def _load(endpoint: Endpoint, *, tokens: int, clients: int, requests: int, stream: bool, since: int = 0) -> LoadResult:
+    """Prompts in turn, from number `since` on. Every reply has the tokens that were asked for."""
+    prompts = [PROMPTS[(since + number) % len(PROMPTS)] for number in range(len(PROMPTS))]
     result = run_load(
         Plan(
             url=endpoint.completions,
-            bodies=[endpoint.body(prompt, tokens, stream=stream) for prompt in PROMPTS],
+            bodies=[endpoint.body(prompt, tokens, stream=stream) for prompt in prompts],
             headers={"content-type": "application/json", **endpoint.headers},
-            concurrency=2 * batch if batch > 1 else 1,
+            concurrency=clients,
             requests=requests,
             keep=True,
         )
     )
     _check(result, requests, tokens)
-    return [sample.ended for sample in result.samples]
+    return result
+
+
+def _begins_with_text(body: bytes) -> bool:
+    first = body.partition(b"\n")[0].removeprefix(b"data: ")
+    return bool(json.loads(first)["choices"][0]["text"])
 
 
 def _widest_gap(ends: Sequence[float], low: int, high: int) -> int:
@@ -104,9 +129,10 @@ def _check(result: LoadResult, requests: int, tokens: int) -> None:
     """Every reply came and has as many tokens as were asked for."""
     if result.lost or result.requests != requests:
         raise BenchFailed(f"{result.lost} of {requests} requests failed: {'; '.join(result.errors)}")
-    counts = {completion_tokens(sample.body) for sample in result.samples}
-    if counts != {tokens}:
-        raise BenchFailed(f"the replies have {sorted(counts)} tokens, {tokens} were asked for")
+    for sample in result.samples:
+        if (count := completion_tokens(sample.body)) != tokens:
+            end = sample.body[-500:].decode(errors="replace")
+            raise BenchFailed(f"a reply has {count} tokens, {tokens} were asked for; it ends with {end}")
 
 
 def completion_tokens(body: bytes) -> int:

@@ -1,13 +1,12 @@
 """What a replica was expected to need of a host's memory, over the most that it really had.
 
 Every model of the tests and a larger one, on every engine of a CPU, in every precision, for batches of three sizes;
-vLLM where its environment is at hand (`DOCKYARD_VLLM_PYTHON`, or what `bench/peers/make vllm` made).
+vLLM where its environment is at hand.
 Each replica is a process of its own, as the fleet starts them, without a spare. A full batch of rows that fill the
 context is sent, and as many more as the reserve takes; then the peak of its memory is read (`bench/peak.py` says how).
 """
 
 import asyncio
-import os
 import random
 import tempfile
 from collections.abc import Callable
@@ -18,10 +17,11 @@ import aiohttp
 import psutil
 
 from bench.memory_models import ModelShelf, PreparedModel
-from bench.outcome import ROOT, Arguments, Outcome, Target, parse_arguments, parser, recording
+from bench.outcome import Arguments, Outcome, Target, parse_arguments, parser, recording
 from bench.peak import Peak, PeakWatch, TreeWatch
 from bench.processes import BenchFailed
-from bench.replicas import serving
+from bench.replicas import serving, worker_spec
+from bench.vllm_python import find_vllm_python
 from dockyard.clock import SystemClock
 from dockyard.domain.batching import reserve_rows
 from dockyard.domain.card import Family
@@ -52,7 +52,7 @@ CELLS = (
     (EngineName.CTRANSLATE2, Quantization.INT8_FLOAT16),
     (EngineName.VLLM, Quantization.NONE),
 )
-VLLM_PYTHON = Path(os.environ.get("DOCKYARD_VLLM_PYTHON", ROOT / ".cache" / "bench" / "vllm" / "bin" / "python"))
+VLLM_PYTHON = find_vllm_python()
 VLLM_MODELS = ("gpt2-kjv", "SmolLM2-135M")  # a start of vLLM takes up to 80 s
 WITHIN = 0.15
 BATCHES = (1, 10, 32)
@@ -89,7 +89,7 @@ def main() -> None:
     arguments = parse_arguments(options, rounds=1, quick_rounds=1)
     question = "The memory that one replica is expected to need, over the most that it had under a full batch"
     with recording(arguments, "memory_fit", "Memory: estimate and peak", question) as outcome:
-        if not VLLM_PYTHON.exists():
+        if VLLM_PYTHON is None:
             outcome.not_run[str(EngineName.VLLM)] = "its environment is not at hand"
         shelf = ModelShelf()
         for name in arguments.options.only or MODELS:
@@ -103,12 +103,13 @@ def main() -> None:
 
 
 def _is_measured(model: str, engine: EngineName) -> bool:
-    return engine is not EngineName.VLLM or (model in VLLM_MODELS and VLLM_PYTHON.exists())
+    return engine is not EngineName.VLLM or (model in VLLM_MODELS and VLLM_PYTHON is not None)
 
 
 async def _measure(arguments: Arguments, outcome: Outcome, subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        elsewhere = EngineEnvironments(Path(folder) / "engines", {"vllm": VLLM_PYTHON}).command_of
+        pythons = {} if VLLM_PYTHON is None else {"vllm": VLLM_PYTHON}
+        elsewhere = EngineEnvironments(Path(folder) / "engines", pythons).command_of
         fleet = LocalFleet(Path(folder) / "run", SystemClock(), warm_spares=False, elsewhere=elsewhere)
         await fleet.open([])
         try:
@@ -160,18 +161,15 @@ def _spec(subject: Subject, batch: int) -> WorkerSpec:
         context_length=card.context_length,
         memory_bytes=0,
     )
-    return WorkerSpec(
-        replica_id=new_id("rp"),
-        token="bench",
-        engine=str(subject.engine),
-        artifact_dir=str(subject.artifact),
-        model_dir=str(subject.model.folder),
-        family=str(card.family),
-        device="cpu",
-        compute_type=subject.compute,
-        max_batch_size=batch,
-        context_length=card.context_length,
+    return worker_spec(
+        subject.engine,
+        subject.artifact,
+        subject.model.folder,
+        batch=batch,
         threads=threads_per_replica(subject.engine, card.parameters, psutil.cpu_count() or 1, 1),
+        family=str(card.family),
+        compute_type=subject.compute,
+        context_length=card.context_length,
         eos_token_ids=[card.vocab_size - 1],
         decoder_start_token_id=card.decoder_start_token_id,
         cache_bytes=cache_on_a_cpu(card, runtime, batch),

@@ -31,6 +31,10 @@ class BenchModel:
     ctranslate2: Path
     parameters: int
 
+    def artifact(self, engine: str) -> Path:
+        """What the engine loads."""
+        return self.ctranslate2 if engine == "ctranslate2" else self.folder
+
 
 def ensure_endless_smollm2() -> BenchModel:
     """The model, made at the first call (half a minute) and found again later."""

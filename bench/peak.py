@@ -8,6 +8,7 @@ Of an engine with several processes the kernel keeps no such number: there the s
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,16 +29,15 @@ class Peak:
     files: int
 
 
-class PeakWatch:
-    """`with PeakWatch(pid) as watch: …`; then `watch.peak`, since the process began."""
+class _Watch(ABC):
+    """`with PeakWatch(pid) as watch: …`; then `watch.peak`. It looks on a thread of its own, and at both ends."""
 
     peak: Peak
 
-    def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
-        self._fullest: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._keep_looking, name="peak", daemon=True)
 
     def __enter__(self) -> Self:
         self._look()
@@ -48,11 +48,26 @@ class PeakWatch:
         self._over.set()
         self._thread.join()
         self._look()
-        self.peak = Peak(self._fields()["VmHWM"], self._fullest["RssAnon"], self._fullest["RssFile"])
+        self.peak = self._found()
 
-    def _watch(self) -> None:
-        while not self._over.wait(_EVERY_S):
+    def _keep_looking(self) -> None:
+        while not self._over.wait(self._every_s):
             self._look()
+
+    @abstractmethod
+    def _look(self) -> None: ...
+
+    @abstractmethod
+    def _found(self) -> Peak: ...
+
+
+class PeakWatch(_Watch):
+    """Of one process, since it began."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(_EVERY_S)
+        self._status = Path(f"/proc/{pid}/status")
+        self._fullest: dict[str, int] = {}
 
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # it has ended
@@ -60,40 +75,25 @@ class PeakWatch:
             if seen["VmRSS"] > self._fullest.get("VmRSS", 0):
                 self._fullest = seen
 
+    def _found(self) -> Peak:
+        return Peak(self._fields()["VmHWM"], self._fullest["RssAnon"], self._fullest["RssFile"])
+
     def _fields(self) -> dict[str, int]:
         """The lines `Name: 12 kB` of the kernel's account, in bytes."""
         lines = (line.split() for line in self._status.read_text().splitlines())
         return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[2:] == ["kB"]}
 
 
-class TreeWatch:
-    """As `PeakWatch`, for the process and all below it: the most that they had together while it watched.
+class TreeWatch(_Watch):
+    """Of the process and all below it: the most that they had together while it watched.
 
     A mapped file counts as the process counts that has most of it, whoever else on the machine maps it, too.
     """
 
-    peak: Peak
-
     def __init__(self, pid: int) -> None:
+        super().__init__(_TREE_EVERY_S)
         self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
         self._fullest = (0, 0)
-
-    def __enter__(self) -> Self:
-        self._look()
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
-        self._look()
-        self.peak = Peak(sum(self._fullest), *self._fullest)
-
-    def _watch(self) -> None:
-        while not self._over.wait(_TREE_EVERY_S):
-            self._look()
 
     def _look(self) -> None:
         anonymous, files = 0, dict[str, int]()
@@ -103,6 +103,9 @@ class TreeWatch:
                 anonymous += own
                 files = {path: max(mapped.get(path, 0), files.get(path, 0)) for path in mapped.keys() | files.keys()}
         self._fullest = max(self._fullest, (anonymous, sum(files.values())), key=sum)
+
+    def _found(self) -> Peak:
+        return Peak(sum(self._fullest), *self._fullest)
 
 
 def _mappings(pid: int) -> tuple[int, dict[str, int]]:

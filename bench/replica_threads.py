@@ -21,9 +21,8 @@ import aiohttp
 from bench.models import BenchModel, ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, parse_arguments, parser, recording
 from bench.processes import BenchFailed
-from bench.replicas import serving
+from bench.replicas import serving, worker_spec
 from dockyard.clock import SystemClock
-from dockyard.domain.ids import new_id
 from dockyard.fleets.local.fleet import WORKER_COMMAND, LocalFleet
 from dockyard.protocols.fleet import ReplicaStatus
 from dockyard.protocols.generation import TOKEN_HEADER, GenerateRequest, WorkerSpec, decode_event, encode_request
@@ -113,21 +112,8 @@ def _command(spin: str) -> tuple[str, ...]:
 
 
 def _spec(model: BenchModel, layout: Layout) -> WorkerSpec:
-    int8 = layout.engine == "ctranslate2"
-    return WorkerSpec(
-        replica_id=new_id("rp"),
-        token="bench",
-        engine=layout.engine,
-        artifact_dir=str(model.ctranslate2 if int8 else model.folder),
-        model_dir=str(model.folder),
-        family="decoder",
-        device="cpu",
-        compute_type="int8_float32" if int8 else "float32",
-        max_batch_size=BATCH,
-        context_length=8192,
-        threads=layout.threads,
-        eos_token_ids=[],
-    )
+    artifact = model.artifact(layout.engine)
+    return worker_spec(layout.engine, artifact, model.folder, batch=BATCH, threads=layout.threads)
 
 
 def _client(status: ReplicaStatus) -> aiohttp.ClientSession:

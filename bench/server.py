@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,6 +44,7 @@ SCALING: Json = {"maxBatchSize": 10, "minReplicas": 1, "maxReplicas": 1, "scaleU
 SAMPLING: Json = {"temperature": 0, "maxTokens": 512, "topP": 1, "topK": 50, "stopSequence": []}
 INT8: Json = {"optimizationType": "ctranslate2", "quantizationType": "int8_float16"}
 PLAIN: Json = {"optimizationType": "", "quantizationType": ""}
+VLLM: Json = {"optimizationType": "vllm", "quantizationType": ""}
 
 
 class DockyardServer:
@@ -188,6 +190,12 @@ class DockyardServer:
 
     def events(self, deployment_id: str) -> list[Json]:
         return self.call("GET", f"/deployments/{deployment_id}/events?limit=200")["events"]
+
+    def start_s(self, deployment_id: str) -> float:
+        """Of a deployment's only replica: from the decision, when its version's artifact was there, to ready."""
+        (replica,) = self.replicas(deployment_id)
+        decided = max(event["at"] for event in self.events(deployment_id) if event["to"] == "Deploying")
+        return (datetime.fromisoformat(replica["readyOn"]) - datetime.fromisoformat(decided)).total_seconds()
 
     def inference_headers(self) -> dict[str, str]:
         return {"x-api-key": self.key, "content-type": "application/json"}

@@ -12,7 +12,6 @@ leaked or left behind.
 import asyncio
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -32,13 +31,13 @@ from bench.soak_judgement import Findings, Plan, judge
 from bench.soak_load import Clients, cycle_of
 from bench.soak_server import SoakServer
 from bench.soak_vitals import left_behind, look_at
+from bench.vllm_python import vllm_python
 
 MODELS = Path(__file__).resolve().parents[1] / "tests" / "models"
 STEP_MS = 4  # of the echo engine, a token: long enough for demand to build up and for a kill to meet a stream
 REQUESTS, SLOW_REQUESTS, QUICK_REQUESTS = 10_000, 600, 300
 REQUESTS_A_CYCLE, SLOW_REQUESTS_A_CYCLE = 500, 150
 SLOW_PATIENCE = 6.0
-VLLM = MODELS.parents[1] / ".cache" / "engines" / "vllm" / "bin" / "python"
 REST_S = 90.0  # for everything to scale back and settle: the autoscaler waits up to 38 s after it regretted often
 # So long nothing may change for it to be rest: longer than the gateway keeps an idle connection to a replica (4 s), and
 # than the time until a new replica is first probed (5 s), which opens one.
@@ -96,8 +95,8 @@ def make_plan(
 
 async def soak(plan: Plan, folder: Path) -> Findings:
     """The whole soak on a server of its own."""
-    python = {"DOCKYARD_VLLM_PYTHON": os.environ.get("DOCKYARD_VLLM_PYTHON", str(VLLM))}
-    server = SoakServer(folder, patience=plan.patience, environment=python if plan.engine == "vllm" else None)
+    python = {"DOCKYARD_VLLM_PYTHON": str(vllm_python())} if plan.engine == "vllm" else None
+    server = SoakServer(folder, patience=plan.patience, environment=python)
     async with server.running():
         deployed = await _deploy_all(server, plan, folder)
         verses = await _verses(server) if plan.engine == "vllm" else []

@@ -5,7 +5,6 @@ It forwards a body and the reply to it. No key, no limits, no failover, no accou
 
 import argparse
 import asyncio
-import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import uvicorn
+from bench.replicas import TOKEN, serving, worker_spec
 from bench.server import echo_model
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,11 +23,9 @@ from starlette.routing import Route
 from dockyard.clock import SystemClock
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.protocols.fleet import ReplicaAddress
-from dockyard.protocols.generation import TOKEN_HEADER, WorkerSpec
+from dockyard.protocols.generation import TOKEN_HEADER
 
-TOKEN = "bench"
 BATCH = 64
-REPLICA = "rp-bench"
 
 
 async def serve(port: int) -> None:
@@ -64,32 +62,12 @@ def _app(session: aiohttp.ClientSession) -> Starlette:
 
 @asynccontextmanager
 async def _replica(folder: Path) -> AsyncIterator[ReplicaAddress]:
-    model = str(echo_model(folder / "echo"))
-    spec = WorkerSpec(
-        replica_id=REPLICA,
-        token=TOKEN,
-        engine="echo",
-        artifact_dir=model,
-        model_dir=model,
-        family="decoder",
-        device="cpu",
-        compute_type="none",
-        max_batch_size=BATCH,
-        context_length=4096,
-        threads=1,
-        eos_token_ids=[256],
-    )
+    model = echo_model(folder / "echo")
+    spec = worker_spec("echo", model, model, batch=BATCH, threads=1, context_length=4096, eos_token_ids=[256])
     fleet = LocalFleet(folder / "run", SystemClock())
     await fleet.open([])
     try:
-        status = await fleet.start(spec)
-        while status.health is None or status.health.phase != "ready":
-            if not status.alive:
-                raise SystemExit(f"the replica failed: {json.dumps(str(status.failure))}")
-            await fleet.changed.wait()
-            fleet.changed.clear()
-            status = fleet.statuses()[REPLICA]
-        yield status.address
+        yield (await serving(fleet, spec)).address
     finally:
         await fleet.close(stop_replicas=True)
 

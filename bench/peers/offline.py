@@ -7,11 +7,14 @@ standard input, generates, and prints the seconds. It is idle in between, so it 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +23,21 @@ import psutil
 from bench.generation import PROMPTS
 from bench.outcome import ROOT
 from bench.processes import BenchFailed, Usage, usage
+from bench.vllm_python import vllm_python
 
+from dockyard.engine_environments import EngineEnvironments
 from dockyard.fleets.local.spawn import environment
 
-ENGINES = ("ctranslate2", "transformers")
+_VLLM = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # as the replica's
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+_VLLM_ROWS = 10
+# As a replica's for SmolLM2: 10 rows of 1,024 tokens, each of 30 layers × keys and values × 3 heads × 64 × 4 bytes.
+_VLLM_CACHE_BYTES = _VLLM_ROWS * 1024 * 30 * 2 * 3 * 64 * 4
 # prompts, tokens of each → the tokens that each prompt got
 Generate = Callable[[Sequence[Sequence[int]], int], list[int]]
 
@@ -37,25 +51,30 @@ class OfflineEngine:
     folder: Path  # of the tokenizer
     threads: int
     _process: "subprocess.Popen[str] | None" = None
+    _scratch: Path | None = None
 
     def __enter__(self) -> Self:
+        self._scratch = Path(tempfile.mkdtemp(prefix="dockyard-bench-"))
+        python, extra = _python(self.engine, self._scratch)
         options = ("--engine", self.engine, "--artifact", str(self.artifact), "--folder", str(self.folder))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.peers.offline", *options, "--threads", str(self.threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A replica's: threads, and how long they spin. But this module is imported from the current folder.
-            env={**environment(self.threads, os.environ), "PYTHONSAFEPATH": ""},
-            cwd=ROOT,
-        )
-        self.tokens_per_s(batch=1, tokens=2, batches=1)
+        try:
+            self._process = subprocess.Popen(
+                [str(python), "-m", "bench.peers.offline", *options, "--threads", str(self.threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                # A replica's: threads, and how long they spin. But this module is imported from the current folder.
+                env={**environment(self.threads, os.environ), **extra, "PYTHONSAFEPATH": ""},
+                cwd=ROOT,
+            )
+            self.tokens_per_s(batch=1, tokens=2, batches=1)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+        self._end()
 
     def tokens_per_s(self, *, batch: int, tokens: int, batches: int) -> float:
         """Of `batches` batches one after the other, each of `batch` prompts and `tokens` new tokens for each prompt."""
@@ -77,10 +96,29 @@ class OfflineEngine:
             raise BenchFailed("the offline engine does not run")
         return usage([psutil.Process(self._process.pid)])
 
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _python(engine: str, scratch: Path) -> tuple[Path, Mapping[str, str]]:
+    """The interpreter that has the engine, and what its process needs in its environment."""
+    if engine != "vllm":
+        return Path(sys.executable), {}
+    found = EngineEnvironments(scratch, {engine: vllm_python()}).command_of(engine)
+    assert found is not None
+    return found[0], {**found[1], **_VLLM, "TMPDIR": str(scratch)}
+
 
 def main() -> None:
     options = _arguments()
-    generate = {"ctranslate2": _ctranslate2, "transformers": _transformers}[options.engine](options)
+    # Libraries write to standard output as they like; the answers go where it led.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    generate = _LOADERS[options.engine](options)
     prompts = _prompts(options.folder)
     for line in sys.stdin:
         wanted = json.loads(line)
@@ -91,7 +129,7 @@ def main() -> None:
             chosen = [prompts[(next_prompt + row) % len(prompts)] for row in range(wanted["batch"])]
             next_prompt += wanted["batch"]
             counts += generate(chosen, wanted["tokens"])
-        print(json.dumps({"seconds": time.monotonic() - began, "counts": counts}), flush=True)
+        print(json.dumps({"seconds": time.monotonic() - began, "counts": counts}), file=answers, flush=True)
 
 
 def _prompts(folder: Path) -> list[list[int]]:
@@ -149,9 +187,39 @@ def _transformers(options: argparse.Namespace) -> Generate:
     return generate
 
 
+def _vllm(options: argparse.Namespace) -> Generate:
+    """With the replica's options, but all in this process."""
+    vllm = import_module("vllm")
+    engine: Any = vllm.LLM(
+        model=str(options.artifact),
+        skip_tokenizer_init=True,
+        dtype="float32",
+        max_model_len=8192,
+        max_num_seqs=_VLLM_ROWS,
+        enforce_eager=True,
+        enable_prefix_caching=True,
+        kv_cache_memory_bytes=_VLLM_CACHE_BYTES,
+        distributed_executor_backend="uni",
+        generation_config="vllm",
+    )
+
+    def generate(prompts: Sequence[Sequence[int]], tokens: int) -> list[int]:
+        made = engine.generate(
+            [vllm.TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
+            vllm.SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False),
+            use_tqdm=False,
+        )
+        return [len(output.outputs[0].token_ids) for output in made]
+
+    return generate
+
+
+_LOADERS = {"ctranslate2": _ctranslate2, "transformers": _transformers, "vllm": _vllm}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=ENGINES, required=True)
+    parser.add_argument("--engine", choices=tuple(_LOADERS), required=True)
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)

@@ -1,10 +1,11 @@
-"""vLLM's OpenAI server on the CPU as a peer, in an environment of its own (bench/peers/vllm.txt)."""
+"""vLLM's OpenAI server on the CPU as a peer, in the environment that Dockyard's replicas of vLLM run in."""
 
 import os
 from pathlib import Path
 
 from bench.generation import Endpoint
-from bench.peers.http_server import PeerServer, environment_python
+from bench.peers.http_server import PeerServer
+from bench.vllm_python import vllm_python, vllm_version
 
 MODEL = "smollm2"
 START_TIMEOUT_S = 600  # it compiles the model's kernels at its first start: minutes on two cores
@@ -17,7 +18,7 @@ class VllmServer(PeerServer):
     """
 
     def __init__(self, folder: Path, *, batch: int, dtype: str = "bfloat16") -> None:
-        python = environment_python("vllm")
+        python = vllm_python()
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         super().__init__(
             name="vllm",
@@ -38,6 +39,10 @@ class VllmServer(PeerServer):
             ready_path="/health",
             start_timeout_s=START_TIMEOUT_S,
         )
+
+    @property
+    def version(self) -> str:
+        return vllm_version()
 
     @property
     def endpoint(self) -> Endpoint:
