@@ -1,25 +1,32 @@
-"""Transformers' continuous batching against the engine's own static batches, on one loaded model, without HTTP.
+"""How Transformers batches best: rows that join, as the engine does it, static batches, and the library's own manager.
 
-Each way is measured in every round, in turn: tokens/s of ten clients whose requests are alike, and of ten whose prompts
-and lengths differ; how long the first token takes then; a short request behind a full batch and beside half of one,
-against alone; and a burst that arrives one by one.
+Each way is measured in every round, in turn, on one loaded model without HTTP: tokens/s of ten clients whose requests
+are alike, and of ten whose prompts and lengths differ; how long the first token takes then; a short request behind a
+full batch and beside half of one, against alone; and a burst that arrives one by one.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from bench.models import BenchModel, ensure_endless_smollm2
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+from bench.models import ensure_endless_smollm2
 from bench.outcome import Arguments, Outcome, installed_version, parse_arguments, recording
+from bench.replicas import worker_spec
 from bench.rows import BATCH, Run, Sizes, measure
 from dockyard.engines.base import Row
+from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.cohorts import by_key
+from dockyard.engines.joining import JoiningDecoder
+from dockyard.engines.lane import Emit
 from dockyard.engines.transformers import TransformersEngine
-from dockyard.protocols.generation import WorkerSpec
 
-STATIC, CONTINUOUS, EAGER = "static batches", "continuous, sdpa", "continuous, paged eager"
+JOINING, STATIC, MANAGER, EAGER = "rows that join", "static batches", "manager, sdpa", "manager, paged eager"
 THREADS = 2
 # Of 256 tokens each: ten rows of the longest prompt and text, and one more.
 _BLOCKS = 48
@@ -29,65 +36,78 @@ _BATCH_TOKENS = 1024
 def main() -> None:
     arguments = parse_arguments(__doc__, rounds=3)
     question = f"Tokens/s and delays of the ways that Transformers batches; SmolLM2-135M float32, {THREADS} threads"
-    with recording(arguments, "continuous_batching", "Transformers: static or continuous", question) as outcome:
+    with recording(arguments, "continuous_batching", "Transformers: rows that join, or batches", question) as outcome:
         for distribution in ("transformers", "torch"):
             outcome.versions[distribution] = installed_version(distribution)
-        engine = _Engine(_spec(ensure_endless_smollm2()))
+        model = ensure_endless_smollm2()
+        engine = _Engine(worker_spec("transformers", model.folder, model.folder, batch=BATCH, threads=THREADS))
         engine.load()
         asyncio.run(_rounds(outcome, arguments, engine))
         for metric in {row.metric: None for row in outcome.rows}:
             better = "higher" if metric.startswith("tokens/s") else "lower"
-            for name in (CONTINUOUS, EAGER):
-                outcome.compare(metric, name, STATIC, better)
+            for name in (STATIC, MANAGER, EAGER):
+                outcome.compare(metric, JOINING, name, better)
     os._exit(0)  # the libraries' threads are not to be waited for
 
 
 async def _rounds(outcome: Outcome, arguments: Arguments, engine: "_Engine") -> None:
     """In one loop: the engine keeps to the one that it began in."""
     for number in range(arguments.rounds):
-        for name in (STATIC, CONTINUOUS, EAGER):
-            await _measure(outcome, number, engine, name, _sizes(arguments))
+        for name in (JOINING, STATIC, MANAGER, EAGER):
+            async with engine.arranged(name) as run:
+                await measure(run, _sizes(arguments), _adding(outcome, number, name))
 
 
 def _sizes(arguments: Arguments) -> Sizes:
     return Sizes(requests=10, long=24) if arguments.quick else Sizes(requests=30, long=100)
 
 
-def _spec(model: BenchModel) -> WorkerSpec:
-    return WorkerSpec(
-        replica_id="bench",
-        token="bench",
-        engine="transformers",
-        artifact_dir=str(model.folder),
-        model_dir=str(model.folder),
-        family="decoder",
-        device="cpu",
-        compute_type="float32",
-        max_batch_size=BATCH,
-        context_length=None,
-        threads=THREADS,
-        eos_token_ids=[5],  # a token that a text never holds
-    )
+def _adding(outcome: Outcome, number: int, name: str) -> Callable[[str, str, float], None]:
+    def add(metric: str, unit: str, sample: float) -> None:
+        outcome.add(number, metric, unit, name, sample)
+        print(f"round {number + 1} {name}: {metric} {sample:.2f} {unit}", flush=True)
+
+    return add
 
 
 class _Engine(TransformersEngine):
-    """Lends its loaded model to the library's manager, too. Each way ends its threads before the other begins: an idle
-    team of OpenMP's slows whoever computes (ADR 8).
+    """Loaded once, with rows that meet in any of the ways. Each ends its threads before the next begins: an idle team
+    of OpenMP's slows whoever computes (ADR 8).
     """
 
-    @contextmanager
-    def static(self) -> Iterator[None]:
-        self._begin(self._generate, by_key(self._batch_key))
+    @asynccontextmanager
+    async def arranged(self, way: str) -> AsyncIterator[Run]:
+        if way in (MANAGER, EAGER):
+            with self._manager("paged|eager" if way == EAGER else "sdpa") as manager:
+                yield _managed(manager)
+            return
+        if way == STATIC:
+            self._begin(self._generate_together, by_key(lambda _: None))
+        else:
+            self._begin_continuous(JoiningDecoder(self._model, capacity=self.capacity, never=()))
         try:
-            yield
+            yield _submitted(self)
         finally:
             self.close()
 
-    @contextmanager
-    def continuous(self, attention: str) -> Iterator[Any]:
-        from transformers import GenerationConfig
-        from transformers.generation.configuration_utils import ContinuousBatchingConfig
+    def _generate_together(self, rows: Sequence[Row], emit: Emit) -> None:
+        """A batch that nobody joins, padded on the left, as the library's `generate` has it."""
+        picker = Picker([Chooser(row) for row in rows], emit, ())
+        width = max(len(row.prompt) for row in rows)
+        pads = [width - len(row.prompt) for row in rows]
+        with torch.inference_mode():
+            self._model.generate(
+                input_ids=torch.tensor([[0] * pad + [*row.prompt] for pad, row in zip(pads, rows, strict=True)]),
+                attention_mask=torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads]),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max(row.max_new for row in rows), do_sample=False, pad_token_id=0
+                ),
+                logits_processor=LogitsProcessorList([_Choice(picker)]),
+                stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
+            )
 
+    @contextmanager
+    def _manager(self, attention: str) -> Iterator[Any]:
         before = self._model.config._attn_implementation
         self._model.set_attn_implementation(attention)
         manager = self._model.init_continuous_batching(
@@ -102,20 +122,24 @@ class _Engine(TransformersEngine):
             self._model.set_attn_implementation(before)
 
 
-async def _measure(outcome: Outcome, number: int, engine: _Engine, name: str, sizes: Sizes) -> None:
-    def add(metric: str, unit: str, sample: float) -> None:
-        outcome.add(number, metric, unit, name, sample)
-        print(f"round {number + 1} {name}: {metric} {sample:.2f} {unit}", flush=True)
+class _Choice(LogitsProcessor):
+    def __init__(self, picker: Picker) -> None:
+        self._picker = picker
 
-    if name == STATIC:
-        with engine.static():
-            await measure(_static(engine), sizes, add)
-        return
-    with engine.continuous("paged|eager" if name == EAGER else "sdpa") as manager:
-        await measure(_continuous(manager), sizes, add)
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = self._picker.pick(scores)
+        return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
 
-def _static(engine: TransformersEngine) -> Run:
+class _RowsDone(StoppingCriteria):
+    def __init__(self, picker: Picker) -> None:
+        self._picker = picker
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+        return torch.tensor(self._picker.done)
+
+
+def _submitted(engine: TransformersEngine) -> Run:
     async def run(row: Row, on_first: Callable[[], None] = lambda: None) -> None:
         first = True
         async for _ in engine.submit(row):
@@ -126,7 +150,7 @@ def _static(engine: TransformersEngine) -> Run:
     return run
 
 
-def _continuous(manager: Any) -> Run:
+def _managed(manager: Any) -> Run:
     count = iter(range(1_000_000))
 
     async def run(row: Row, on_first: Callable[[], None] = lambda: None) -> None:

@@ -13,7 +13,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.integration.matrix_configs import CONFIGS, VARIATIONS, VOCABULARY
 from dockyard.domain.card import Family, ModelCard
 from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
 from dockyard.domain.spec import EngineName, Quantization
-from dockyard.engines.base import Row, Sampling
+from dockyard.engines.base import Engine, Row, Sampling
 from dockyard.engines.registry import import_engine
 from dockyard.prepare.convert_task import run_convert
 from dockyard.prepare.describe import describe
@@ -39,6 +40,7 @@ INSTALLED = (EngineName.TRANSFORMERS, EngineName.CTRANSLATE2)
 # Of two lengths, so that one of them is padded; long enough for positions to matter.
 PROMPTS = tuple(tuple((7 * i * i + 31 * i + 5) % (VOCABULARY - 60) + 10 for i in range(n)) for n in (36, 9))
 NEW_TOKENS = 8
+GREEDY = Sampling(temperature=0)
 TEXT = "In the beginning God created the heaven and the earth."  # what a client sends
 
 
@@ -88,6 +90,34 @@ async def run(
     engine_name: EngineName, quantization: Quantization, folder: Path, artifact: Path, card: ModelCard
 ) -> list[list[int]]:
     """What the engine continues the prompts with, greedily, both in one batch."""
+    with loaded(engine_name, quantization, folder, artifact, card) as engine:
+        generations = [engine.submit(Row(prompt, NEW_TOKENS, GREEDY)) for prompt in PROMPTS]
+        return [[token async for ids in generation for token in ids] for generation in generations]
+
+
+async def run_joined(folder: Path, card: ModelCard) -> list[list[int]]:
+    """The same, each joining at a step of those that run: a short one that goes on long, both prompts, and, as one has
+    left, the second again.
+    """
+    with loaded(EngineName.TRANSFORMERS, Quantization.NONE, folder, folder, card) as engine:
+        long, short = PROMPTS
+        first = engine.submit(Row(short, 5 * NEW_TOKENS, GREEDY))
+        begun = await anext(first)
+        joined = [engine.submit(Row(long, NEW_TOKENS, GREEDY))]
+        ids = [await anext(joined[0])]
+        joined.append(engine.submit(Row(short, NEW_TOKENS, GREEDY)))
+        made = [[*ids[0], *[token async for more in joined[0] for token in more]]]
+        made.append([token async for more in joined[1] for token in more])
+        again = engine.submit(Row(short, NEW_TOKENS, GREEDY))
+        made.append([token async for more in again for token in more])
+        begun += [token async for more in first for token in more]
+        return [made[0], made[1], made[2], begun[:NEW_TOKENS]]
+
+
+@contextmanager
+def loaded(
+    engine_name: EngineName, quantization: Quantization, folder: Path, artifact: Path, card: ModelCard
+) -> Iterator[Engine]:
     served, _ = card_on(engine_name, card)
     engine = import_engine(engine_name)(
         WorkerSpec(
@@ -99,7 +129,7 @@ async def run(
             family=card.family,
             device="cpu",
             compute_type=compute_type(engine_name, quantization, "cpu"),
-            max_batch_size=2,
+            max_batch_size=len(PROMPTS) + 1,
             context_length=served.context_length,
             threads=1,
             eos_token_ids=list(card.eos_token_ids),
@@ -109,9 +139,7 @@ async def run(
     )
     engine.load()
     try:
-        sampling = Sampling(temperature=0)
-        generations = [engine.submit(Row(prompt, NEW_TOKENS, sampling)) for prompt in PROMPTS]
-        return [[token async for ids in generation for token in ids] for generation in generations]
+        yield engine
     finally:
         engine.close()
 
@@ -196,7 +224,10 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - told cell by cell
             told[f"{engine} {quantization}"] = f"{type(error).__name__}: {error}"
     for name, folder in folders.items():
-        seen[name] |= run_alone(folder, describe(folder))
+        card = describe(folder)
+        seen[name] |= run_alone(folder, card)
+        if card.family is Family.DECODER:
+            seen[name]["joined"] = asyncio.run(run_joined(folder, card))
     for name in GGUF:
         try:
             seen[name]["gguf"] = run_gguf(shelf, root / "models" / name)

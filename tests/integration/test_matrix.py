@@ -8,6 +8,7 @@ from tests.integration.gguf_models import NAMES as GGUF
 from tests.integration.matrix_configs import CONFIGS, VARIATIONS
 from tests.integration.matrix_models import NEW_TOKENS, PROMPTS, cells
 
+from dockyard.domain.card import Family
 from dockyard.domain.compatibility import ARCHITECTURES
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.prepare.gguf_kinds import KINDS
@@ -18,6 +19,12 @@ COMPARED = [
     for name, engine, quantization in CELLS
     if (engine, quantization) == (EngineName.CTRANSLATE2, Quantization.NONE)
 ]
+
+
+def family_of(name: str) -> Family:
+    return ARCHITECTURES[VARIATIONS[name][0] if name in VARIATIONS else name].family
+
+
 Seen = dict[str, dict[str, list[list[int]] | str]]
 
 
@@ -41,6 +48,12 @@ def test_a_cell_that_says_yes_generates(seen: Seen, name: str, engine: EngineNam
 @pytest.mark.parametrize("name", [*CONFIGS, *VARIATIONS])
 def test_a_batch_continues_as_each_prompt_does_alone(seen: Seen, name: str) -> None:
     assert seen[name][f"transformers {Quantization.NONE}"] == seen[name]["alone"]
+
+
+@pytest.mark.parametrize("name", [name for name in (*CONFIGS, *VARIATIONS) if family_of(name) is Family.DECODER])
+def test_a_row_that_joins_a_running_batch_continues_as_it_does_alone(seen: Seen, name: str) -> None:
+    long, short = seen[name]["alone"]
+    assert seen[name]["joined"] == [long, short, short, short]
 
 
 @pytest.mark.parametrize("name", COMPARED)

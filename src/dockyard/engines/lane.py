@@ -1,14 +1,13 @@
 """One thread that runs batches, one after the other, and hands their tokens to the event loop."""
 
-import asyncio
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dockyard.engines.base import Chance, Generation, Row
 from dockyard.engines.failures import translated
+from dockyard.engines.outbox import Outbox
 
 
 class Emit(Protocol):
@@ -48,16 +47,11 @@ class Lane:
         self.formed_at = 0.0
         self.most_here = 0
         self._steps = 0  # of the batch so far; its thread counts
-        self._told_at = 0.0
         self._last_pace_s = _PACE_S
         self._run_batch = run_batch
-        self._eos = eos_token_ids
         self._on_done = on_done
         self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()
-        # What the thread has for the loop; one hop of the loop carries all that is there.
-        self._out: deque[tuple[Generation, int | None, Chance | BaseException | None]] = deque()
-        self._hop_pending = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox = Outbox(eos_token_ids)
         self._lasting = lasting
         self._thread: threading.Thread | None = None
 
@@ -68,17 +62,17 @@ class Lane:
     @property
     def pace_s(self) -> float:
         """Seconds for a step of the batch that runs, or of the last one while nothing is known of this one."""
-        if self._told_at <= self.formed_at:
+        told_at = self._outbox.told_at
+        if told_at <= self.formed_at:
             return self._last_pace_s
-        return (self._told_at - self.formed_at) / max(1, self._steps)
+        return (told_at - self.formed_at) / max(1, self._steps)
 
     def begin(self, batch: list[Generation]) -> None:
         """Run `batch`; the lane must be idle."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        loop = self._outbox.use_this_loop()
         self.batch = batch
         self._last_pace_s = self.pace_s
-        self.formed_at = self._loop.time()
+        self.formed_at = loop.time()
         self._steps = 0
         if not self._lasting:
             self._thread = threading.Thread(target=self._serve_one, args=(batch,), name="engine", daemon=True)
@@ -97,31 +91,9 @@ class Lane:
         if self._thread is not None:
             self._thread.join()
 
-    # On the loop
-
-    def _deliver(self) -> None:
-        """Hand what the thread has made to its rows, the tokens of several steps together."""
-        self._hop_pending = False  # before the reading: whatever comes after it gets a hop of its own
-        tokens: dict[Generation, list[int]] = {}
-        chances: dict[Generation, list[Chance]] = {}
-        ends: list[tuple[Generation, BaseException | None]] = []
-        while self._out:
-            generation, token, told = self._out.popleft()
-            if not isinstance(told, Chance) and token is None:
-                ends.append((generation, told))
-            elif token is not None:
-                tokens.setdefault(generation, []).append(token)
-                if isinstance(told, Chance):
-                    chances.setdefault(generation, []).append(told)
-        if tokens and self._loop is not None:
-            self._told_at = self._loop.time()
-        for generation, ids in tokens.items():
-            generation.deliver(ids, chances.get(generation, ()))
-        for generation, error in ends:
-            generation.end(error)
-
     def _finish(self) -> None:
-        self._deliver()
+        """On the loop."""
+        self._outbox.deliver()
         batch, self.batch = self.batch, []
         self._on_done(self, batch)
 
@@ -133,62 +105,38 @@ class Lane:
 
     def _serve_one(self, batch: list[Generation]) -> None:
         self._run(batch)
-        self._call_loop(self._finish)
+        self._outbox.call_loop(self._finish)
 
     def _run(self, batch: list[Generation]) -> None:
-        left = {index: generation.row.max_new for index, generation in enumerate(batch)}
+        for generation in batch:
+            self._outbox.begin(generation)
         error: BaseException | None = None
         try:
-            self._run_batch([generation.row for generation in batch], _Emitted(self, batch, left))
+            self._run_batch([generation.row for generation in batch], _Emitted(self, batch))
         except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
             error = translated(failure, "the generation")
-        for index in left:
-            self._out.append((batch[index], None, error))
+        for generation in batch:
+            self._outbox.end(generation, error)
 
-    def emit(
-        self, batch: list[Generation], left: dict[int, int], index: int, token: int, chance: Chance | None
-    ) -> bool:
-        """Take one token. A row stops at its end of sequence, at its `max_new`, or when nobody wants it any more."""
-        if index not in left:
-            return True
-        generation = batch[index]
-        left[index] -= 1
-        self._steps = max(self._steps, generation.row.max_new - left[index])
-        self._out.append((generation, token, chance))
-        stops = token in self._eos or left[index] == 0 or generation.cancelled
-        if stops:
-            del left[index]
-            self._out.append((generation, None, None))
-        self._hop()
-        return stops
+    def emit(self, generation: Generation, token: int, chance: Chance | None) -> bool:
+        self._steps = max(self._steps, self._outbox.taken(generation) + 1)
+        return self._outbox.take(generation, token, chance)
 
-    def fail(self, batch: list[Generation], left: dict[int, int], index: int, error: Exception) -> None:
-        if left.pop(index, None) is not None:
-            self._out.append((batch[index], None, error))
-            self._hop()
-
-    def _hop(self) -> None:
-        if not self._hop_pending:
-            self._hop_pending = True
-            self._call_loop(self._deliver)
-
-    def _call_loop(self, callback: Callable[[], None]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+    def fail(self, generation: Generation, error: Exception) -> None:
+        self._outbox.end(generation, error)
 
 
 class _Emitted:
-    """`Emit` for one batch; `left`: tokens that each row that goes on may still have."""
+    """`Emit` for one batch."""
 
-    __slots__ = ("_batch", "_lane", "_left")
+    __slots__ = ("_batch", "_lane")
 
-    def __init__(self, lane: Lane, batch: list[Generation], left: dict[int, int]) -> None:
+    def __init__(self, lane: Lane, batch: list[Generation]) -> None:
         self._lane = lane
         self._batch = batch
-        self._left = left
 
     def __call__(self, index: int, token: int, chance: Chance | None = None) -> bool:
-        return self._lane.emit(self._batch, self._left, index, token, chance)
+        return self._lane.emit(self._batch[index], token, chance)
 
     def fail(self, index: int, error: Exception) -> None:
-        self._lane.fail(self._batch, self._left, index, error)
+        self._lane.fail(self._batch[index], error)

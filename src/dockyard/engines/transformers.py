@@ -1,6 +1,5 @@
-"""Plain Transformers: safetensors only, never the model's own code. Static batches, sampling parameters per row."""
+"""Plain Transformers: safetensors only, never the model's own code. Decoders batch continuously, others statically."""
 
-import random
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,19 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from dockyard.engines.base import Chance, Row
+from dockyard.engines.base import Row
 from dockyard.engines.batched import BatchedEngine
+from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.cohorts import by_key
 from dockyard.engines.constraint import Constraints
-from dockyard.engines.constraint_mask import bar_
 from dockyard.engines.failures import translated
+from dockyard.engines.joining import JoiningDecoder
 from dockyard.engines.lane import Emit
 from dockyard.engines.vocabulary import read_vocabulary
-from dockyard.errors import DockyardError, Failed, Reason
+from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Candidates sorted at each step whatever the rows ask for, so that a row's draw does not depend on its neighbours.
-_CANDIDATES = 100
 
 
 def create(spec: WorkerSpec) -> "TransformersEngine":
@@ -80,36 +78,36 @@ class TransformersEngine(BatchedEngine):
         # `generate` fills what a request leaves open from here: nothing of the folder's (penalties, beams) may get in.
         self._model.generation_config = GenerationConfig()
         torch.set_num_threads(self._spec.threads)
-        self._begin(self._generate, by_key(self._batch_key))
-
-    def _batch_key(self, row: Row) -> Hashable:
-        """Decoder prefixes of one batch have one length: absolute positions of a decoder know no padding."""
-        return None if self._decoder_only else len(row.resume)
+        if self._decoder_only:
+            self._begin_continuous(JoiningDecoder(self._model, capacity=self.capacity, never=self._never))
+        else:
+            self._begin(self._generate, by_key(_known))
 
     def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
-        """Blocks. A decoder goes on at the right, so its rows are padded on the left; an encoder counts its positions
-        from the left. `_Picker` chooses, streams and stops.
-        """
-        picker = _Picker(rows, emit, self._never)
-        prompts = [[*row.prompt, *row.resume] if self._decoder_only else list(row.prompt) for row in rows]
-        pad = 0 if self._decoder_only else self._model.config.pad_token_id or 0  # M2M100 skips it in its positions
-        ids, mask = _padded(prompts, pad, self._model.device, left=self._decoder_only)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if not self._decoder_only:
-            prefixes = [[*self._start, *row.resume] for row in rows]
-            inputs["decoder_input_ids"] = torch.tensor(prefixes, device=self._model.device)
+        """One batch of an encoder-decoder; blocks. All are known to the same length (`_known`)."""
+        picker = Picker([Chooser(row) for row in rows], emit, self._never)
+        pad = self._model.config.pad_token_id or 0  # M2M100 skips it in its positions
+        ids, mask = _padded([row.prompt for row in rows], pad, self._model.device)
+        known = torch.tensor([[*self._start, *row.resume] for row in rows], device=self._model.device)
         with torch.inference_mode():
             self._model.generate(
-                **inputs,
+                input_ids=ids,
+                attention_mask=mask,
+                decoder_input_ids=known,
                 generation_config=GenerationConfig(
                     max_new_tokens=max(row.max_new for row in rows),
                     do_sample=False,  # the picker has chosen already
                     pad_token_id=0,
-                    decoder_start_token_id=None if self._decoder_only else self._start[0],
+                    decoder_start_token_id=self._start[0],
                 ),
-                logits_processor=LogitsProcessorList([picker]),
+                logits_processor=LogitsProcessorList([_Choice(picker)]),
                 stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
             )
+
+
+def _known(row: Row) -> Hashable:
+    """Decoder prefixes of one batch have one length: absolute positions of a decoder know no padding."""
+    return len(row.resume)
 
 
 def _refuse_missing(names: list[str]) -> None:
@@ -122,116 +120,31 @@ def _refuse_missing(names: list[str]) -> None:
         )
 
 
-class _Picker(LogitsProcessor):
-    """Chooses each row's next token by the row's own parameters and leaves it as the only one possible.
+class _Choice(LogitsProcessor):
+    """Leaves what the picker chose as the only token possible."""
 
-    A row's chance is a generator of its own: the same seed gives the same draws whatever else is in the batch. Rows
-    with a constraint or with logprobs cost what they ask for; the others, nothing.
-    """
-
-    def __init__(self, rows: Sequence[Row], emit: Emit, never: Sequence[int]) -> None:
-        self.done = [False] * len(rows)
-        self._never = list(never)
-        self._emit = emit
-        self._chances = [_chance(row) for row in rows]
-        self._all_greedy = all(row.sampling.greedy for row in rows)
-        self._greedy = torch.tensor([row.sampling.greedy for row in rows])
-        self._temperature = torch.tensor([[row.sampling.temperature or 1.0] for row in rows])
-        self._top_p = torch.tensor([[row.sampling.top_p] for row in rows])
-        self._top_k = torch.tensor([[row.sampling.top_k] for row in rows])
-        self._guides = {index: row.constraint.begin(row.resume) for index, row in enumerate(rows) if row.constraint}
-        self._tops = {index: row.logprobs for index, row in enumerate(rows) if row.logprobs is not None}
+    def __init__(self, picker: Picker) -> None:
+        self._picker = picker
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        logits = scores.float().cpu()
-        logprobs = self._logprobs(logits)
-        if self._never:
-            logits[:, self._never] = float("-inf")
-        if self._guides:
-            self._constrain(logits)
-        chosen = logits.argmax(dim=-1)
-        if not self._all_greedy:
-            chosen = torch.where(self._greedy, chosen, self._drawn(logits))
-        for index, token in enumerate(chosen.tolist()):
-            if not self.done[index]:
-                chance = _chance_of(logprobs[index], token, self._tops[index]) if index in logprobs else None
-                self.done[index] = self._emit(index, token, chance)
-                if index in self._guides and not self.done[index]:
-                    self._follow(index, token)
+        chosen = self._picker.pick(scores)
         only = torch.full_like(scores, float("-inf"))
         return only.scatter_(1, chosen.unsqueeze(1).to(scores.device), 0.0)
 
-    def _logprobs(self, logits: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Of the rows that want them, before anything is taken out."""
-        return {index: logits[index].log_softmax(dim=-1) for index in self._tops if not self.done[index]}
-
-    def _constrain(self, logits: torch.Tensor) -> None:
-        """Leave constrained rows what their schemas allow; a row that cannot go on ends, and no other."""
-        for index, guide in self._guides.items():
-            if self.done[index]:
-                continue
-            try:
-                if not bar_(logits[index], guide.allowed()):
-                    raise Failed("the schema allows no token that the model has", reason=Reason.ENGINE_FAILED)
-            except DockyardError as error:
-                self._fail(index, error)
-
-    def _follow(self, index: int, token: int) -> None:
-        try:
-            self._guides[index].take(token)
-        except DockyardError as error:
-            self._fail(index, error)
-
-    def _fail(self, index: int, error: DockyardError) -> None:
-        self._emit.fail(index, error)
-        self.done[index] = True
-
-    def _drawn(self, logits: torch.Tensor) -> torch.Tensor:
-        """One token per row: temperature, then top-k, then top-p, as Transformers' own warpers; then one draw."""
-        count = min(logits.shape[-1], max(_CANDIDATES, int(self._top_k.max())))
-        values, tokens = logits.topk(count, dim=-1)
-        values = (values / self._temperature).masked_fill(torch.arange(count) >= self._top_k, float("-inf"))
-        shares = values.softmax(dim=-1)
-        before = shares.cumsum(dim=-1) - shares  # what the more probable candidates hold together
-        shares = shares.masked_fill((before >= self._top_p) & (torch.arange(count) > 0), 0.0)
-        draws = torch.tensor([[chance.random()] for chance in self._chances])
-        sums = shares.double().cumsum(dim=-1)
-        picks = (sums <= draws * sums[:, -1:]).sum(dim=-1, keepdim=True)
-        return tokens.gather(1, picks.clamp_(max=count - 1)).squeeze(1)
-
 
 class _RowsDone(StoppingCriteria):
-    def __init__(self, picker: _Picker) -> None:
+    def __init__(self, picker: Picker) -> None:
         self._picker = picker
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
         return torch.tensor(self._picker.done, device=input_ids.device)
 
 
-def _chance_of(logprobs: torch.Tensor, token: int, count: int) -> Chance:
-    top = logprobs.topk(min(count, logprobs.shape[-1]))
-    return Chance(logprobs[token].item(), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
-
-
-def _chance(row: Row) -> random.Random:
-    """The row's generator, past the draws that its resumed tokens took: a resumed row goes on as if undisturbed."""
-    chance = random.Random(row.sampling.seed)
-    for _ in row.resume:
-        chance.random()
-    return chance
-
-
-def _padded(
-    prompts: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, padded on the left or on the right."""
+def _padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, padded on the right: an encoder counts its positions from the left."""
     width = max(len(prompt) for prompt in prompts)
-    ids: list[list[int]] = []
-    mask: list[list[int]] = []
-    for prompt in prompts:
-        fill = width - len(prompt)
-        ids.append([pad] * fill + list(prompt) if left else list(prompt) + [pad] * fill)
-        mask.append([0] * fill + [1] * len(prompt) if left else [1] * len(prompt) + [0] * fill)
+    ids = [[*prompt, *[pad] * (width - len(prompt))] for prompt in prompts]
+    mask = [[1] * len(prompt) + [0] * (width - len(prompt)) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 

@@ -1,0 +1,183 @@
+"""A decoder of Transformers whose running batch lets rows in and out at every step."""
+
+import inspect
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from dockyard.engines.base import Chance
+from dockyard.engines.choosing import Chooser, Picker
+from dockyard.engines.continuous import Seat
+from dockyard.engines.failures import translated
+from dockyard.engines.row_cache import RowCache
+from dockyard.errors import DockyardError
+
+# Tokens of prompts that are read between two steps of those who generate: 256 take some three of SmolLM2's steps.
+_CHUNK = 256
+_CHUNK_ALONE = 2048  # while nobody generates; bounds what the activations take
+# Prompts are read together if the longest is longer than the shortest by this many tokens or by a quarter.
+_SURPLUS = 32
+
+
+class JoiningDecoder:
+    """`InFlight` for any decoder-only model of the library's. Prompts are read in a cache of their own, in chunks and
+    in turns; their keys and values are then laid beside those of the rows that run (ADR 21).
+    """
+
+    def __init__(self, model: Any, *, capacity: int, never: Sequence[int]) -> None:
+        self._model = model
+        self._capacity = capacity
+        self._never = never
+        taken = inspect.signature(model.forward).parameters
+        self._tells_positions = "position_ids" in taken  # BLOOM and MPT know distances alone
+        self._last_scores_only = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+        self.clear()
+
+    def clear(self) -> None:
+        self._prompts: deque[_Prompts] = deque()
+        self._rows: list[_Row] = []
+        self._picker: Picker | None = None  # of the rows, made anew when they change
+        self._cache = RowCache(self._capacity)
+
+    def join(self, seats: Sequence[Seat]) -> None:
+        rows: list[_Row] = []
+        for seat in seats:
+            try:
+                rows.append(_Row(seat))
+            except DockyardError as error:  # what is known of it is not of its schema
+                seat.end(error)
+        self._prompts.extend(_Prompts(alike, self._model.device) for alike in _alike(rows))
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        if self._prompts:
+            prompts = self._prompts.popleft()
+            try:
+                self._read(prompts)
+            except Exception as error:  # noqa: BLE001  whatever the library throws, those who run are not to blame
+                for row in prompts.rows:
+                    row.seat.end(translated(error, "reading the prompt"))
+        if self._rows:
+            self._advance()
+
+    def _read(self, prompts: "_Prompts") -> None:
+        if all(row.seat.cancelled for row in prompts.rows):
+            for row in prompts.rows:
+                row.seat.end()
+            return
+        chunk = max(1, (_CHUNK if self._rows else _CHUNK_ALONE) // len(prompts.rows))
+        begins, prompts.read = prompts.read, min(prompts.read + chunk, prompts.width)
+        mask = prompts.mask[:, : prompts.read]
+        scores = self._scores(prompts.ids[:, begins : prompts.read], mask, prompts.cache)
+        if prompts.read < prompts.width:
+            self._prompts.append(prompts)
+            return
+        picker = self._picker_of(prompts.rows)
+        self._note(prompts.rows, picker.pick(scores))
+        if all(picker.done):
+            return
+        # Those who ended with their first token go the way of all others: it is rare.
+        self._cache.add(prompts.cache, [row.length for row in prompts.rows])
+        others = len(self._rows)
+        self._rows += prompts.rows
+        self._picker = None
+        self._drop([*[False] * others, *picker.done])
+
+    def _advance(self) -> None:
+        """The next token of each row."""
+        if self._picker is None:
+            self._picker = self._picker_of(self._rows)
+        lengths = torch.tensor([[row.length + 1] for row in self._rows], device=self._model.device)
+        width = max(row.length for row in self._rows) + 1
+        mask = (torch.arange(width, 0, -1, device=self._model.device) <= lengths).long()
+        ids = torch.tensor([[row.token] for row in self._rows], device=self._model.device)
+        scores = self._scores(ids, mask, self._cache)
+        for row in self._rows:
+            row.length += 1
+        self._note(self._rows, self._picker.pick(scores))
+        self._drop(self._picker.done)
+
+    def _scores(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Of the tokens that may follow; `mask` has a column for each that is in the cache, and for each of `ids`."""
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+        if self._tells_positions:
+            positions = mask.cumsum(dim=-1)[:, -ids.shape[1] :] - 1
+            inputs["position_ids"] = positions.clamp_(min=0)
+        output = self._model(**inputs, use_cache=True, return_dict=True, **self._last_scores_only)
+        return output.logits[:, -1]
+
+    def _picker_of(self, rows: "Sequence[_Row]") -> Picker:
+        return Picker([row.chooser for row in rows], _Emitted([row.seat for row in rows]), self._never)
+
+    def _note(self, rows: "Sequence[_Row]", tokens: torch.Tensor) -> None:
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.token = token
+
+    def _drop(self, done: Sequence[bool]) -> None:
+        """Those who have ended leave, and the cache is as wide as the longest of the others."""
+        if not any(done):
+            return
+        for index in reversed(range(len(done))):
+            if done[index]:
+                self._cache.remove(index)
+                last = self._rows.pop()
+                if index < len(self._rows):
+                    self._rows[index] = last
+        self._cache.narrow(max((row.length for row in self._rows), default=0))
+        self._picker = None
+
+
+class _Row:
+    """`length`: tokens of it in a cache. `token`: the one that was chosen last, which is not in it yet."""
+
+    __slots__ = ("chooser", "known", "length", "seat", "token")
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.chooser = Chooser(seat.row)
+        self.known = [*seat.row.prompt, *seat.row.resume]
+        self.length = len(self.known)
+        self.token = 0
+
+
+class _Prompts:
+    """Rows whose prompts are read together, padded on the left: a decoder goes on at the right."""
+
+    def __init__(self, rows: Sequence[_Row], device: torch.device) -> None:
+        self.rows = rows
+        self.read = 0  # columns
+        self.width = max(row.length for row in rows)
+        self.cache = DynamicCache()
+        pads = [self.width - row.length for row in rows]
+        known = zip(pads, rows, strict=True)
+        self.ids = torch.tensor([[0] * pad + row.known for pad, row in known], device=device)
+        self.mask = torch.tensor([[0] * pad + [1] * (self.width - pad) for pad in pads], device=device)
+
+
+class _Emitted:
+    """`Emit` for rows in these seats."""
+
+    __slots__ = ("_seats",)
+
+    def __init__(self, seats: Sequence[Seat]) -> None:
+        self._seats = seats
+
+    def __call__(self, index: int, token: int, chance: Chance | None = None) -> bool:
+        return self._seats[index].take(token, chance)
+
+    def fail(self, index: int, error: Exception) -> None:
+        self._seats[index].end(error)
+
+
+def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows in the order of their lengths, cut where one is much longer than the first of its part."""
+    parts: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda row: row.length):
+        if parts and row.length - parts[-1][0].length <= max(_SURPLUS, parts[-1][0].length // 4):
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts

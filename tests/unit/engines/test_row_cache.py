@@ -1,0 +1,73 @@
+"""Rows that come, grow and go keep their keys and values, whatever the others do."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DynamicCache
+
+from dockyard.engines.row_cache import RowCache
+
+CAPACITY, LAYERS, HEADS, SIZE = 4, 2, 3, 2
+Move = tuple[str, int, int]
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["add", "step", "step", "remove"]), st.integers(1, 90), st.integers(0, CAPACITY - 1)),
+    max_size=20,
+)
+
+
+@dataclass
+class Held:
+    """What must be there: keys of each row, of shape (layers, heads, columns, size); values are their negative."""
+
+    rows: list[torch.Tensor]
+
+    @property
+    def width(self) -> int:
+        return max((row.shape[2] for row in self.rows), default=0)
+
+
+@given(MOVES)
+def test_what_is_seen_is_what_was_put_in(moves: list[Move]) -> None:
+    torch.manual_seed(0)
+    cache, held = RowCache(CAPACITY), Held([])
+    for move, number, which in moves:
+        if move == "add" and len(held.rows) < CAPACITY:
+            add(cache, held, [number, 1 + number // 2][: CAPACITY - len(held.rows)])
+        elif move == "remove" and held.rows:
+            remove(cache, held, which % len(held.rows))
+        elif move == "step" and held.rows:
+            for _ in range(1 + number // 4):
+                step(cache, held)
+
+
+def add(cache: RowCache, held: Held, lengths: list[int]) -> None:
+    prompts = DynamicCache()
+    width = max(lengths)
+    keys = torch.randn(LAYERS, len(lengths), HEADS, width, SIZE)
+    for layer in range(LAYERS):
+        prompts.update(keys[layer], -keys[layer], layer)
+    cache.add(prompts, lengths)
+    held.rows += [keys[:, index, :, width - length :] for index, length in enumerate(lengths)]
+    assert cache.get_seq_length() == held.width
+
+
+def remove(cache: RowCache, held: Held, row: int) -> None:
+    cache.remove(row)
+    held.rows[row] = held.rows[-1]
+    held.rows.pop()
+    cache.narrow(held.width)
+    assert cache.get_seq_length() == held.width
+
+
+def step(cache: RowCache, held: Held) -> None:
+    new = torch.randn(LAYERS, len(held.rows), HEADS, 1, SIZE)
+    held.rows = [torch.cat([row, new[:, index]], dim=2) for index, row in enumerate(held.rows)]
+    for layer in range(LAYERS):
+        keys, values = cache.update(new[layer], -new[layer], layer)
+        assert keys.shape == values.shape == (len(held.rows), HEADS, held.width, SIZE)
+        assert torch.isfinite(keys).all()  # what is masked, too: it is multiplied by zero
+        for index, row in enumerate(held.rows):
+            assert torch.equal(keys[index, :, held.width - row.shape[2] :], row[layer])
+            assert torch.equal(values[index, :, held.width - row.shape[2] :], -row[layer])
