@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from dockyard.domain.autoscaling import Demand
 from dockyard.engine_environments import EngineEnvironments
 from dockyard.fleets.local.fleet import LocalFleet
 from dockyard.fleets.local.nvml import Nvml
+from dockyard.fleets.local.replica import Patience
 from dockyard.front import Front
 from dockyard.gateway.app import Gateway
 from dockyard.http_server import HttpServer, base_url_of, bind
@@ -75,8 +77,9 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> None:
     base_url = base_url_of(settings, listener)
     registry = CollectorRegistry()
+    port = listener.getsockname()[1]  # a public URL does not tell it; an early end closes the listener
     async with _context(settings, paths, base_url, registry) as (ctx, gateway, start_loops):
-        await _ensure_admin_key(ctx, settings, paths)
+        await _ensure_admin_key(ctx, settings, paths, base_url)
         async with start_loops() as ready:
             front = Front(gateway)
             server = HttpServer(front, settings.drain_timeout_s)
@@ -90,7 +93,6 @@ async def _serve(settings: Settings, paths: Paths, listener: socket.socket) -> N
                 server.end()
                 raise
             else:
-                port = listener.getsockname()[1]  # a public URL does not tell it
                 set_aside()
                 log.info("dockyard serves", url=base_url, port=port, data_dir=str(paths.data), pid=os.getpid())
             finally:
@@ -126,7 +128,14 @@ async def _context(
     )
     await preparer.clean_scratch()
     gpus = NoGpus() if settings.devices == "cpu" else Nvml(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
-    fleet = LocalFleet(paths.run, clock, warm_spares=settings.warm_spares, elsewhere=environments.command_of, gpus=gpus)
+    fleet = LocalFleet(
+        paths.run,
+        clock,
+        patience=Patience(start_timeout_s=settings.start_timeout_s),
+        warm_spares=settings.warm_spares,
+        elsewhere=environments.command_of,
+        gpus=gpus,
+    )
     keyring = LiveKeyring(store, clock)
     wakes: list[Callable[[], None]] = []
 
@@ -251,13 +260,15 @@ async def _known_replicas(ctx: Context) -> list[RunningReplica]:
             process_started_at=replica.process_started_at,
             socket=replica.socket,
             gpus=replica.gpus,
+            engine_group=replica.engine_group,
+            version_id=replica.version_id,
         )
         for replica in living
         if replica.pid is not None and replica.process_started_at is not None and replica.socket is not None
     ]
 
 
-async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> None:
+async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths, base_url: str) -> None:
     """The key of the first start: from the setting, else from its file, else a new one, printed this once."""
     file = paths.admin_key
     secret = settings.admin_key or read_kept_key(file)
@@ -265,6 +276,8 @@ async def _ensure_admin_key(ctx: Context, settings: Settings, paths: Paths) -> N
         secret = new_key()
         write_private(file, secret + "\n")
         sys.stdout.write(f"The management key, shown this once and kept in {file}:\n{secret}\n")
+        given = f"DOCKYARD_URL={base_url} DOCKYARD_API_KEY=$(cat {shlex.quote(str(file))})"
+        sys.stdout.write(f"To go on, in another terminal:\n  export {given}\n  dockyard models import SOURCE\n")
         sys.stdout.flush()
     if not await ensure_admin_key(ctx, secret):  # no reason not to serve: other keys manage the server
         log.warning(

@@ -67,7 +67,7 @@ class Paths:
             for path in (self.data, self.artifacts, self.scratch, self.exports, self.uploads, self.run):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            told = f"the data directory {self.data} cannot be made: {error.strerror}"
+            told = f"the data directory {self.data} cannot be made: {error.strerror}; name another with --data-dir"
             raise Invalid(told, field="data_dir") from error
 
 

@@ -10,26 +10,56 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def resolve_url(flag: str | None) -> str:
-    """The server's base URL without a slash at its end. Raises `BadUsage` for what is no http(s) URL."""
-    url = (flag or os.environ.get("DOCKYARD_URL") or DEFAULT_URL).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadUsage(f"error: --url must look like {DEFAULT_URL}, got {url!r}")
+    """The server's base URL, without a slash or the path of one of its APIs at its end.
+
+    Raises `BadUsage` for what is no http(s) URL.
+    """
+    told = (flag or os.environ.get("DOCKYARD_URL") or DEFAULT_URL).strip().rstrip("/")
+    url = told.removesuffix("/api/public").removesuffix("/v1")
+    if not _is_http(url):
+        name = "--url" if flag else "DOCKYARD_URL"
+        raise BadUsage(f"error: {name} must look like {DEFAULT_URL}, got {told!r}")
     return url
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # what urllib takes for no port, or for no address
+        return False
 
 
 def find_key(flag: str | None, url: str) -> str | None:
     """--api-key, DOCKYARD_API_KEY, DOCKYARD_ADMIN_KEY, then `<data-dir>/admin-key`.
 
     The file belongs to the server of this machine, so it is read for a loopback URL only and never sent elsewhere.
+    Raises `BadUsage` for what can be no key.
     """
-    key = flag or os.environ.get("DOCKYARD_API_KEY") or os.environ.get("DOCKYARD_ADMIN_KEY")
-    if key or not on_loopback(url):
-        return key or None
+    given = {
+        "--api-key": flag,
+        "DOCKYARD_API_KEY": os.environ.get("DOCKYARD_API_KEY"),
+        "DOCKYARD_ADMIN_KEY": os.environ.get("DOCKYARD_ADMIN_KEY"),
+    }
+    for name, value in given.items():
+        if value and value.strip():
+            return _checked(name, value)
+    if not on_loopback(url):
+        return None
+    file = data_dir() / "admin-key"
     try:
-        return (data_dir() / "admin-key").read_text().strip() or None
+        kept = file.read_text(errors="replace")
     except OSError:
         return None
+    return _checked(str(file), kept) or None
+
+
+def _checked(where: str, value: str) -> str:
+    """The key without what a copy or an editor put around it."""
+    key = value.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BadUsage(f"error: {where} holds no key: it must look like kg-…-…, letters, digits and hyphens only")
+    return key
 
 
 def data_dir() -> Path:

@@ -45,6 +45,7 @@ def chat(
     elif session.out.as_json or not sys.stdin.isatty():
         raise BadUsage("error: give a MESSAGE, or something to read on standard input")
     else:
+        _check_served(session, deployment)
         _converse(talk)
 
 
@@ -91,6 +92,16 @@ def _pieces(events: Iterator[dict[str, Any]]) -> Iterator[str]:
             piece = choice["delta"].get("content") if "delta" in choice else choice.get("text")
             if piece:
                 yield piece
+
+
+def _check_served(session: Session, deployment: str) -> None:
+    """Before a person types a question: whether anybody would answer it. Raises `CommandFailed`."""
+    served = [model["id"] for model in session.client.served()]
+    if deployment not in served and not deployment.startswith("dp-"):  # the list has names
+        raise CommandFailed(
+            f"error: no deployment {deployment!r} is served; served are: {', '.join(served) or 'none'}",
+            "  see why: `dockyard deployments list`",
+        )
 
 
 def _converse(talk: Talk) -> None:

@@ -63,6 +63,12 @@ class Client:
             if not cursor:
                 return {**page, plural: items, "total": page.get("total", len(items)), "nextCursor": None}
 
+    def served(self) -> list[Json]:
+        """The deployments that this key may ask now, as OpenAI's list of models. Raises as `call`."""
+        with self._translated():
+            reply = self._http.get("/v1/models")
+        return _read(reply, self.url)["data"]
+
     def infer(self, path: str, body: Json) -> Json:
         """A whole answer from an inference route such as `/v1/chat/completions`."""
         with self._translated():
@@ -150,9 +156,7 @@ def _refused(status: int, body: Json, headers: httpx.Headers) -> ApiRefused:
         problems = [Problem(str(e.get("msg")), e.get("reason"), e.get("field")) for e in entries if isinstance(e, dict)]
     else:
         problems = [_openai_problem(body)]
-    if retry_after := headers.get("retry-after"):
-        problems.append(Problem(f"try again in {retry_after} s"))
-    return ApiRefused(status, tuple(problems), headers.get("x-request-id"))
+    return ApiRefused(status, tuple(problems), headers.get("x-request-id"), headers.get("retry-after"))
 
 
 def _openai_problem(body: Json) -> Problem:

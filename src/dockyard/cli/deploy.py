@@ -90,7 +90,7 @@ def deploy(
     optimizing = {"optimizationType": _none_is_empty(optimization), "quantizationType": quantization}
     body = _read_body(file)
     if from_export:
-        body = _laid_over(_exported(get_model(session.client, model)), body)
+        body = _laid_over(_exported(get_model(session.client, model, to_use=True)), body)
     _overlay(body, {"name": name, "deviceType": device})
     _overlay(_part(body, "hyperParameters"), sampling)
     for field, given in (("scalingParameters", scaling), ("optimizationInfo", optimizing)):
@@ -98,7 +98,7 @@ def deploy(
             _overlay(_part(body, field), given)
     body["hyperParameters"] = {**HYPER_DEFAULTS, **body["hyperParameters"]}
     _check_complete(body)
-    found = get_model(session.client, model)
+    found = get_model(session.client, model, to_use=True)
     params = {"modelType": found["modelType"], "dryRun": "true" if dry_run else None}
     reply = session.client.call("POST", "models", found["modelId"], "deploy", params=params, body=body)
     if dry_run:
@@ -122,7 +122,7 @@ def undeploy(
     ] = False,
 ) -> None:
     """Undeploy a model: refuse new requests at once, let the running ones finish."""
-    found = get_model(session.client, model)
+    found = get_model(session.client, model, to_use=True)
     reply = session.client.call("POST", "models", found["modelId"], "undeploy", params={"name": name})
     if wait:
         follow_job(session, reply["dockStatusId"])

@@ -11,12 +11,20 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def get_model(client: "Client", typed: str) -> Json:
-    """The model with this id, else the only one with this name. Raises `BadUsage` listing several."""
+FAILED = "Import Failed"
+
+
+def get_model(client: "Client", typed: str, *, to_use: bool = False) -> Json:
+    """The model with this id, else the only one with this name; of those `to_use` one that was imported comes first.
+
+    Raises `BadUsage` listing several.
+    """
     if typed.startswith("cm-"):
         return client.get("models", typed)
-    models = client.pages("models", plural="models")["models"]
-    return _only("model", typed, [m for m in models if m["name"] == typed], "modelId", "dockyard models list")
+    named = [m for m in client.pages("models", plural="models")["models"] if m["name"] == typed]
+    if to_use:  # of failed ones the latest, of which the server tells that it is not ready
+        named = [m for m in named if m["state"] != FAILED] or named[:1]
+    return _only("model", typed, named, "modelId", "dockyard models list")
 
 
 def get_deployment(client: "Client", typed: str) -> Json:

@@ -11,6 +11,8 @@ from dockyard.cli.output import Output
 app = typer.Typer(
     name="dockyard",
     no_args_is_help=True,
+    epilog="To begin: `dockyard serve` in one terminal; in another `dockyard models import SOURCE`, `dockyard deploy "
+    "MODEL --name NAME --device g5.xlarge --wait`, `dockyard chat NAME`. Each command tells what comes next.",
     pretty_exceptions_enable=False,
 )
 

@@ -8,7 +8,8 @@ import typer
 
 from dockyard.cli.command import Session, command
 from dockyard.cli.download import fetch, free_target
-from dockyard.cli.lookup import get_model
+from dockyard.cli.failures import CommandFailed
+from dockyard.cli.lookup import FAILED, get_model
 from dockyard.cli.model_card import readable_model
 from dockyard.cli.output import cells, size_text
 from dockyard.cli.source import read_source
@@ -53,7 +54,7 @@ def import_(
         "modelType": model_type or ("fineTune" if base else "openSource"),
     }
     if base:
-        wish["baseModelId"] = get_model(session.client, base)["modelId"]
+        wish["baseModelId"] = get_model(session.client, base, to_use=True)["modelId"]
     sent = place.path if place.path is not None and is_archive(place.path) else None
     if sent is not None:
         reply = upload(session, sent, wish)
@@ -68,8 +69,11 @@ def import_(
     outcome = follow_job(session, reply["dockStatusId"]).get("response") or {}
     if sent is not None:
         forget_upload(session, sent, wish)
-    deploy = _deploy_command(wish["name"], from_export=bool(outcome.get("fromExport")))
-    session.out.note(f"deploy it with: {deploy}; the devices: dockyard devices")
+    if session.out.as_json:
+        return
+    deploy = _deploy_command(session, wish["name"], reply["modelId"], from_export=bool(outcome.get("fromExport")))
+    session.out.note(f"deploy it with: {deploy}")
+    session.out.note("with --dry-run nothing is started and the plan is shown; the devices: dockyard devices")
 
 
 @command(app, "list")
@@ -86,7 +90,7 @@ def show(session: Session, model: ModelArgument) -> None:
     """Show one model: its state, files and architecture."""
     found = get_model(session.client, model)
     session.out.record(readable_model(found) if session.out.terminal else found)
-    if found["state"] == "Import Failed":
+    if found["state"] == FAILED:
         session.out.note(f"import it again, and remove this one: dockyard models delete {found['modelId']}")
 
 
@@ -108,7 +112,7 @@ def export(
     """Save a model as a tar: its files, and deployconfig.json to deploy it again with."""
     from dockyard.domain.export import file_stem
 
-    found = get_model(session.client, model)
+    found = get_model(session.client, model, to_use=True)
     target = free_target(output, f"{file_stem(found['name'])}.tar")
     reply = session.client.call("POST", "models", found["modelId"], "export", params={"name": name})
     archive = follow_job(session, reply["dockStatusId"])["response"]
@@ -146,11 +150,12 @@ def prune(
         for one in reply["artifacts"]
     ]
     columns = ("ARTIFACT", "CAUSE", "MODELS", "ENGINE", "QUANTIZATION", "SIZE")
-    session.out.listing(
-        reply, columns, rows, "nothing to prune; --unused-days 0 also takes what was used lately and is not now"
-    )
-    told = "would be freed; nothing was removed, without --dry-run it is" if dry_run else "freed"
-    session.out.note(f"{size_text(reply['freedBytes'])} {told}")
+    also = "" if unused_days == 0 else "; --unused-days 0 also takes what was used lately and is not now"
+    whole = "what models were imported from goes with them: `dockyard models delete MODEL`"
+    session.out.listing(reply, columns, rows, f"nothing to prune{also}; {whole}")
+    if rows:
+        told = "would be freed; nothing was removed, without --dry-run it is" if dry_run else "freed"
+        session.out.note(f"{size_text(reply['freedBytes'])} {told}")
 
 
 def _import_command(archive: Path, model_type: str) -> str:
@@ -158,12 +163,22 @@ def _import_command(archive: Path, model_type: str) -> str:
     return f"dockyard models import {shlex.quote(str(archive))}{kind}"
 
 
-def _deploy_command(name: str, *, from_export: bool) -> str:
+def _deploy_command(session: Session, name: str, model_id: str, *, from_export: bool) -> str:
     from dockyard.domain.export import file_stem
 
+    model = shlex.quote(name) if _is_alone(session, name) else model_id
     if from_export:
-        return f"dockyard deploy {shlex.quote(name)} --from-export --wait"
-    return f"dockyard deploy {shlex.quote(name)} --name {file_stem(name)} --device g5.xlarge --wait"
+        return f"dockyard deploy {model} --from-export --wait"
+    return f"dockyard deploy {model} --name {file_stem(name)} --device g5.xlarge --wait"
+
+
+def _is_alone(session: Session, name: str) -> bool:
+    """Whether the name leads to the one model; not where the key may not look."""
+    try:
+        models = session.client.pages("models", plural="models")["models"]
+    except CommandFailed:
+        return False
+    return sum(model["name"] == name and model["state"] != FAILED for model in models) == 1
 
 
 def _row(model: dict[str, Any]) -> list[Any]:

@@ -54,6 +54,14 @@ def serve(
             help="Keep processes that have imported an engine.", show_default="yes", envvar="DOCKYARD_WARM_SPARES"
         ),
     ] = None,
+    start_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds in which a starting replica must come a step further.",
+            show_default="1800",
+            envvar="DOCKYARD_START_TIMEOUT_S",
+        ),
+    ] = None,
     queue_limit: Annotated[
         int | None,
         typer.Option(help="Requests that may wait per deployment.", show_default="1000", envvar="DOCKYARD_QUEUE_LIMIT"),

@@ -43,7 +43,10 @@ def upload(session: Session, path: Path, wish: Json, chunk_bytes: int = CHUNK_BY
     try:
         stat = path.stat()
     except OSError as error:
-        raise CommandFailed(f"error: {path} cannot be read: {error.strerror}") from None
+        raise CommandFailed(
+            f"error: {path} cannot be read: {error.strerror}",
+            "  check the path: an archive is one of the machine that this command runs on",
+        ) from None
     if stat.st_size == 0:
         raise CommandFailed(f"error: {path} is empty; pack the model's folder again: tar -cf {path.stem}.tar FOLDER")
     memory = _Memory(session.client.url, path, stat, wish)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dockyard.cli.command import Session
-from dockyard.cli.failures import CommandFailed, Unreachable
+from dockyard.cli.failures import CommandFailed, Unreachable, hints
 
 if TYPE_CHECKING:
     from dockyard.cli.client import Client
@@ -19,6 +19,8 @@ Json = dict[str, Any]
 SHORTEST_S = 0.1
 LONGEST_S = 1.0
 GROWTH = 1.25
+_PHASE_WIDTH = len("PROVISIONING")
+_BAR_WIDTH = 20
 UNREACHABLE_FOR_S = 60.0  # a server that is started again within this time goes on with its jobs, and so do we
 
 
@@ -82,6 +84,7 @@ def raise_if_failed(job: Json) -> None:
         return
     action = str(job.get("action", "job")).lower()
     lines = [f"  | {line}" for line in job.get("logTail") or ()]
+    lines += [f"  {line}" for line in hints(job.get("reason"))]
     if action == "import":
         lines.append(
             f"  once that is mended, import it again; remove this one: dockyard models delete {job['modelId']}"
@@ -99,15 +102,23 @@ def _progress(session: Session) -> Iterator[Callable[[Json], None]]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
+    console = Console(file=out.out)
+    fixed = _PHASE_WIDTH + _BAR_WIDTH + len("100%") + len("0:00:00") + 4  # and a space after each
     columns = (
-        TextColumn("{task.fields[phase]:<12}"),
-        BarColumn(),
+        TextColumn(f"{{task.fields[phase]:<{_PHASE_WIDTH}}}"),
+        BarColumn(_BAR_WIDTH),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
+        # What does not fit is cut here alone: the outcome is told in full below the bar.
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=max(1, console.width - fixed)),
+        ),
     )
-    with Progress(*columns, console=Console(file=out.out)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=100, phase="QUEUED")
 
         def show(job: Json) -> None:

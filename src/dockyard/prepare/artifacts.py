@@ -125,7 +125,7 @@ def check_room(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise Failed(
-            f"the data directory's disk has {free / 1e9:.2f} GB free and this needs {needed_bytes / 1e9:.2f} GB; "
+            f"the data directory's disk has {free / 1e6:,.1f} MB free and this needs {needed_bytes / 1e6:,.1f} MB; "
             "free some space or move the data directory, then try again",
             reason=Reason.DISK_FULL,
         )

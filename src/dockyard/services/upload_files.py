@@ -49,8 +49,8 @@ class UploadFiles:
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise Unavailable(
-                f"the upload needs {needed_bytes / 1e9:.2f} GB and the data directory's disk has {free / 1e9:.2f} GB "
-                "free; free some space on the server, then try again",
+                f"the upload needs {needed_bytes / 1e6:,.1f} MB and the data directory's disk has {free / 1e6:,.1f} "
+                "MB free; free some space on the server, then try again",
                 reason=Reason.DISK_FULL,
                 retry_after_s=60,
             )

@@ -55,6 +55,25 @@ def test_the_key_file_is_not_sent_to_another_machine(
     assert find_key(None, "https://dockyard.example") is None
 
 
+def test_blanks_around_a_key_are_not_its_own(cli: "Cli", double: "ApiDouble") -> None:
+    cli("devices", "--api-key", "\tkg-flag\n")
+
+    assert double.seen[0].headers["x-api-key"] == "kg-flag"
+
+
+def test_what_can_be_no_key_is_told_before_it_is_sent(
+    cli: "Cli", double: "ApiDouble", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "--api-key holds no key" in cli("devices", "--api-key", "kg-é").stderr
+    monkeypatch.setenv("DOCKYARD_API_KEY", "kg-a\x7fb")
+    assert "DOCKYARD_API_KEY holds no key" in cli("devices").stderr
+    monkeypatch.delenv("DOCKYARD_API_KEY")
+    (tmp_path / "admin-key").write_bytes(b"\xff\x00")
+    result = cli("devices")
+    assert (result.exit_code, "admin-key holds no key" in result.stderr) == (2, True)
+    assert double.seen == []
+
+
 def test_without_any_key_the_server_is_asked_all_the_same(
     cli: "Cli", double: "ApiDouble", monkeypatch: pytest.MonkeyPatch
 ) -> None:

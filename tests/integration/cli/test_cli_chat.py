@@ -1,6 +1,10 @@
 """dockyard chat: streamed answers, completions, pipes, and answers that break off."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
@@ -91,3 +95,16 @@ def test_json_is_the_whole_answer(cli: "Cli", double: "ApiDouble") -> None:
 
     assert json.loads(cli("chat", "flan", "hello", "--json").stdout) == answer
     assert "stream" not in double.bodies("POST", CHAT)[0]
+
+
+def test_a_conversation_with_nobody_is_not_begun(double: "ApiDouble", environment: dict[str, str]) -> None:
+    double.on("GET", "/v1/models", {"data": [{"id": "dates"}]})
+    command = (sys.executable, "-c", "from dockyard.cli.main import main; main()", "chat", "dtaes")
+    controller, terminal = pty.openpty()  # what a person types comes from a terminal, and none does
+    done = subprocess.run(command, env=environment, stdin=terminal, capture_output=True, text=True, check=False)
+    os.close(terminal)
+    os.close(controller)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no deployment 'dtaes' is served; served are: dates" in done.stderr
+    assert "dockyard deployments list" in done.stderr

@@ -130,6 +130,7 @@ class _Away(Client):
 def test_import_waits_and_names_the_model_by_its_path(cli: "Cli", double: "ApiDouble", tmp_path: Path) -> None:
     double.on("POST", "/api/public/models", {"modelId": "cm-1", "dockStatusId": "ds-1"})
     double.on("GET", JOB, double.job(action="IMPORT"))
+    double.on("GET", "/api/public/models", double.page("models"))
 
     result = cli("models", "import", str(tmp_path / "smol-1.5.gguf"), "--type", "fineTune")
 

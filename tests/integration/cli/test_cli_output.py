@@ -65,6 +65,18 @@ def test_a_terminal_gets_a_table_with_a_head(double: "ApiDouble", environment: d
     assert "[bold]not markup[/]" in text
 
 
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_an_id_is_never_cut(double: "ApiDouble", environment: dict[str, str], width: int) -> None:
+    ids = [f"cm-0000000{n}-0000-4000-8000-000000000001" for n in range(3)]
+    double.on("GET", MODELS, double.page("models", *(double.model(one, f"a name {n}") for n, one in enumerate(ids))))
+
+    text = _on_a_terminal(["models", "list"], {**environment, "COLUMNS": str(width), "TERM": "xterm"})
+
+    assert [one for one in ids if one in text] == ids
+    assert "Ready to Deploy" in " ".join(text.split())
+    assert "…" not in text
+
+
 def test_every_problem_is_a_sentence_on_stderr_with_its_field(cli: "Cli", double: "ApiDouble") -> None:
     errors = [
         {"msg": "hyperParameters.topK must be between 1 and 100, got 0", "code": 400, "reason": "OUT_OF_RANGE",
@@ -80,6 +92,7 @@ def test_every_problem_is_a_sentence_on_stderr_with_its_field(cli: "Cli", double
     assert result.stderr.splitlines() == [
         "error: hyperParameters.topK must be between 1 and 100, got 0 (OUT_OF_RANGE)",
         "error: deviceType: must be one of the device types (NOT_IN_ENUM)",
+        "  deviceType is --device",
     ]
 
 
@@ -90,6 +103,8 @@ def test_every_problem_is_a_sentence_on_stderr_with_its_field(cli: "Cli", double
         (401, "UNKNOWN_KEY", "DOCKYARD_API_KEY"),
         (403, "MISSING_SCOPE", "dockyard keys apps change"),
         (404, "NOT_FOUND", "dockyard models list"),
+        (409, "BASE_MODEL_IN_USE", "dockyard models delete"),
+        (503, "DISK_FULL", "dockyard models prune"),
         (400, "DOES_NOT_FIT_DEVICE", "--max-batch-size"),
         (400, "PATH_NOT_FOUND", "dockyard models import FOLDER.tar"),
         (400, "PATH_NOT_ALLOWED", "DOCKYARD_IMPORT_ROOTS"),
@@ -108,7 +123,7 @@ def test_what_to_do_follows_the_problem(cli: "Cli", double: "ApiDouble", status:
 def test_retry_after_is_told(cli: "Cli", double: "ApiDouble") -> None:
     double.on("GET", MODELS, double.refusal(503, "not now", "DRAINING", headers={"retry-after": "7"}))
 
-    assert "try again in 7 s" in cli("models", "list").stderr
+    assert cli("models", "list").stderr.splitlines()[:2] == ["error: not now (DRAINING)", "  try again in 7 s"]
 
 
 def test_a_server_that_is_not_there_is_one_line_that_says_how_to_start_it(cli: "Cli") -> None:
@@ -128,8 +143,25 @@ def test_something_else_than_dockyard_at_the_url(cli: "Cli", double: "ApiDouble"
     assert "is that a Dockyard server?" in result.stderr
 
 
-def test_a_url_that_is_none_is_wrong_usage(cli: "Cli") -> None:
-    assert cli("models", "list", "--url", "localhost").exit_code == 2
+@pytest.mark.parametrize("url", ["localhost", "ftp://a", "http://", "http://a:x", "http://a:99999", "http://[::1"])
+def test_a_url_that_is_none_is_wrong_usage(cli: "Cli", url: str) -> None:
+    result = cli("models", "list", "--url", url)
+
+    assert result.exit_code == 2
+    assert "--url must look like http://127.0.0.1:8000" in result.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "/api/public", "/api/public/", "/v1"])
+def test_a_url_with_the_path_of_an_api_is_that_of_its_server(cli: "Cli", double: "ApiDouble", path: str) -> None:
+    double.on("GET", MODELS, double.page("models"))
+
+    assert cli("models", "list", "--url", double.url + path).exit_code == 0
+
+
+def test_a_server_without_https_is_told_by_its_own_url(cli: "Cli", double: "ApiDouble") -> None:
+    url = double.url.removeprefix("http:")
+
+    assert f"speaks HTTP: http:{url}" in cli("models", "list", "--url", f"https:{url}").stderr
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(double: "ApiDouble", environment: dict[str, str]) -> None:

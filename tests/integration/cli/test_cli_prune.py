@@ -51,7 +51,11 @@ def test_pruning_says_how_much_it_freed(cli: "Cli", double: "ApiDouble") -> None
     assert double.seen[-1].query == {"unusedDays": "0"}
     assert "3.0 MiB freed" in result.stderr
     double.on("POST", PRUNE, {"dryRun": False, "freedBytes": 0, "artifacts": []})
-    assert "nothing to prune; --unused-days 0" in cli("models", "prune").stderr
+    nothing = cli("models", "prune").stderr
+    assert "nothing to prune; --unused-days 0" in nothing
+    assert "dockyard models delete" in nothing
+    assert "freed" not in nothing
+    assert "--unused-days" not in cli("models", "prune", "--unused-days", "0").stderr  # what was done helps no more
 
 
 @pytest.mark.parametrize(
@@ -59,8 +63,8 @@ def test_pruning_says_how_much_it_freed(cli: "Cli", double: "ApiDouble") -> None
     [
         (3 << 20, 3 << 20, "3.0 MiB", False),
         (3 << 20, 1 << 10, "1.0 KiB", False),
-        (3 << 20, 0, "0.0 KiB", True),
-        (None, 0, "0.0 KiB", False),
+        (3 << 20, 0, "0 bytes", True),
+        (None, 0, "0 bytes", False),
     ],
 )
 def test_a_delete_says_what_it_freed(

@@ -1,5 +1,6 @@
 """The model card: memory numbers of every architecture that an engine knows, and the facts beside them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_card_of_a_folder(model_folder: Path) -> None:
     assert card.licence == "apache-2.0"
     assert card.eos_token_ids == (2, 5)
     assert card.generation_defaults == {"temperature": 0.7}
+
+
+def test_no_weight_is_read_for_a_card(model_folder: Path) -> None:
+    """A terabyte of weights, of which only the header lies on the disk: who reads them is not done today."""
+    size = 1 << 40
+    header = {"w": {"dtype": "BF16", "shape": [1 << 19, 1 << 20], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    with (model_folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
+    card = describe(model_folder)
+    assert (card.parameters, card.weights_bytes) == (size // 2, size)
 
 
 def test_eos_falls_back_to_the_config_then_to_the_tokenizer(model_folder: Path) -> None:
