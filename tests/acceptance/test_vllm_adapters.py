@@ -1,6 +1,9 @@
 """Fine-tunes on vLLM keep their adapters apart from their base, and share its weights."""
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import pytest
@@ -12,6 +15,8 @@ from tests.tiny_adapters import write_adapter, write_base
 pytestmark = test_vllm.pytestmark
 ENGINE = "dockyard.worker.shared_engine"
 NAMES = ("one", "two")
+SCHEMA = {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 1}
+FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA}}
 Served = tuple[Server, dict[str, str]]
 
 
@@ -56,6 +61,25 @@ def test_each_says_what_its_merged_weights_say_and_both_are_in_one_engine(
     assert said == [server.complete(name, PROMPT, **GREEDY) for name in NAMES]
     assert said[0] != said[1]
     assert len(engines(server)) == 1
+
+
+def test_formats_scores_and_choices_come_from_each_ones_own_weights(served: Served) -> None:
+    """Rows of both fine-tunes, three each, one after the other on Transformers and all at once on vLLM."""
+    server, _ = served
+    asked = {"prompt": PROMPT, "response_format": FORMAT, "logprobs": 2, "n": 3, **GREEDY}
+
+    def told(model: str) -> list[tuple[str, list[float]]]:
+        reply = server.call("POST", "/v1/completions", json={"model": model, **asked})
+        assert reply.status_code == 200, reply.text
+        choices = reply.json()["choices"]
+        return [(choice["text"], choice["logprobs"]["token_logprobs"]) for choice in choices]
+
+    with ThreadPoolExecutor() as clients:
+        shared = list(clients.map(told, [f"{name} vllm" for name in NAMES]))
+    for name, choices in zip(NAMES, shared, strict=True):
+        for (text, scores), (expected, own) in zip(choices, told(name), strict=True):
+            assert json.loads(text) in ([True], [False])
+            assert (text, scores) == (expected, pytest.approx(own, abs=1e-3))
 
 
 def test_one_leaves_and_the_other_stays(served: Served) -> None:

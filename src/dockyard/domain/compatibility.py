@@ -88,6 +88,14 @@ VLLM_ADAPTERS: Final = frozenset(
         "Phi3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
     }
 )  # fmt: skip
+# The modules that it does so for, as adapters name them: all between the vectors of layers. Room for embeddings and
+# heads, which no such adapter has, would be the most of it.
+VLLM_MODULES: Final = frozenset(
+    {
+        "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "out_proj",
+        "gate_proj", "up_proj", "gate_up_proj", "down_proj", "fc1", "fc2",
+    }
+)  # fmt: skip
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     **{name: Architecture(name, Family.DECODER, engines) for name, engines in _DECODERS.items()},
@@ -121,7 +129,8 @@ def takes_adapters(card: ModelCard) -> bool:
     """Whether vLLM takes the adapter of `card` beside its base's weights."""
     if card.adapter is None or card.adapter.rank > VLLM_RANKS[-1]:
         return False
-    return card.adapter.plain and card.architecture in VLLM_ADAPTERS
+    known = card.architecture in VLLM_ADAPTERS and VLLM_MODULES.issuperset(card.adapter.modules)
+    return card.adapter.plain and known
 
 
 def resolve_engine(

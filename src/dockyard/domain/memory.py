@@ -6,8 +6,10 @@ peaks of real replicas (`python -m bench.memory_fit`; docs/concepts/devices-and-
 
 from dataclasses import dataclass
 
+from dockyard.domain.adapter_slots import bytes_of_copies, bytes_of_slots
 from dockyard.domain.batching import rows_on_a_cpu
 from dockyard.domain.card import Dimensions, Family, ModelCard
+from dockyard.domain.compatibility import takes_adapters
 from dockyard.domain.devices import GIB, MIB
 from dockyard.domain.spec import EngineName
 
@@ -104,8 +106,10 @@ def memory_need(
     work = _activations(card, engine, compute, batch, context, gpus) + _logits(card, batch) * gpus
     if device_kind == "cpu":
         work += _holes(card, engine, compute, batch, rows, context)
+    of_adapters, copies = _adapters(card, engine, compute, device_kind, gpus)
+    work += copies
     return MemoryNeed(
-        weights_bytes=weights,
+        weights_bytes=weights + of_adapters,
         cache_bytes=cache,
         work_bytes=max(work, loading - weights - cache),
         overhead_bytes=(_OVERHEAD[engine, device_kind] + _tokenizer(card, engine, device_kind)) * gpus,
@@ -150,6 +154,17 @@ def _weights(card: ModelCard, engine: EngineName, compute: str, device_kind: str
         (resident, most), (left, between) = _PACKED.get(compute, _UNPACKED), _PACKED_STORED
         return int(resident * computed + left * stored), int(most * computed + between * stored)
     return int(computed), int(computed) + stored  # the file stays mapped until all of it is converted
+
+
+def _adapters(card: ModelCard, engine: EngineName, compute: str, device_kind: str, gpus: int) -> tuple[int, int]:
+    """Of an engine that adds adapters while it computes: the slots and the adapter itself, and copies for a step."""
+    if engine is not EngineName.VLLM or card.adapter is None or not takes_adapters(card):
+        return 0, 0
+    shape, size, rank = _dimensions(card), _COMPUTED_BYTES[compute], card.adapter.rank
+    slots = bytes_of_slots(shape, max(1, card.layers), rank, size, gpus)
+    if device_kind != "cpu":
+        return slots, 0  # the adapter itself is in the host's memory
+    return slots + card.adapter.parameters * size, bytes_of_copies(shape, rank)
 
 
 def _activations(card: ModelCard, engine: EngineName, compute: str, batch: int, context: int, gpus: int) -> int:

@@ -1,11 +1,13 @@
-"""Processes that an engine's library makes: they must not outlive the replica, however that ends."""
+"""An engine's processes and its replica: neither outlives the other, however that ends."""
 
 import contextlib
 import ctypes
 import os
 import signal
 from collections.abc import Iterator
+from typing import NoReturn
 
+EXIT_ENGINE_LOST = 4
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _REPLICA = "DOCKYARD_REPLICA_PID"
 
@@ -30,3 +32,8 @@ def end_with_replica() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != replica:  # it has ended before the kernel knew
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_without_engine() -> NoReturn:
+    """A replica that has lost its engine must not look like one: it ends at once, and its requests go elsewhere."""
+    os._exit(EXIT_ENGINE_LOST)

@@ -9,7 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dockyard.domain.adapter_slots import VLLM_SLOTS, VLLM_TOKENS_AT_ONCE
+from dockyard.domain.compatibility import VLLM_MODULES
 from dockyard.engines.base import Chance, Generation, Row
+from dockyard.engines.children import end_without_engine
 from dockyard.engines.constraint import Constraints, Guide
 from dockyard.engines.failures import translated
 from dockyard.engines.vllm_steps import logging_config, steps_told
@@ -36,9 +39,8 @@ _AsyncLLM = import_module("vllm.v1.engine.async_llm").AsyncLLM
 _EngineDead: type[Exception] = import_module("vllm.v1.engine.exceptions").EngineDeadError
 _constraint: Any = import_module("dockyard.engines.constraint_vllm")
 
-EXIT_ENGINE_DEAD = 4
-# Of those that one batch may compute with, and of those that are kept in memory; a row of another one waits.
-_ADAPTERS = {"max_loras": 4, "max_cpu_loras": 32}
+# Of those that one batch may compute with, and of those that are kept in memory.
+_ADAPTERS = {"max_loras": VLLM_SLOTS, "max_cpu_loras": 32, "lora_target_modules": sorted(VLLM_MODULES)}
 
 
 def create(spec: WorkerSpec) -> "VllmEngine":
@@ -70,6 +72,9 @@ class VllmEngine:
         return len(self._tasks) - self.running
 
     def load(self) -> None:
+        if self._spec.device == "cpu":
+            # Nor the functions that vLLM compiles by themselves: the first row with logprobs would wait some 20 s.
+            os.environ["TORCH_COMPILE_DISABLE"] = "1"
         try:
             with steps_told(self.tell_start):
                 self._engine = _AsyncLLM.from_engine_args(_EngineArgs(**self._options()))
@@ -102,7 +107,7 @@ class VllmEngine:
                 await self._run(engine, generation, row, (), request_id, lora)
             generation.end()
         except _EngineDead:
-            os._exit(EXIT_ENGINE_DEAD)  # a replica without an engine must not look like one: its requests go elsewhere
+            end_without_engine()
         except Exception as error:  # noqa: BLE001 - whatever the library throws ends this request only
             generation.end(translated(error, "generating with vLLM"))
         finally:
@@ -172,6 +177,8 @@ class VllmEngine:
             options["distributed_executor_backend"] = "uni"
         if spec.adapter is not None:
             options |= {"enable_lora": True, "max_lora_rank": spec.adapter.rank, **_ADAPTERS}
+            if spec.device == "cpu":
+                options["max_num_batched_tokens"] = VLLM_TOKENS_AT_ONCE
         if spec.device == "cuda":
             # All of its GPUs that others leave free, and of an empty one not the last of it: the context itself, which
             # comes before vLLM looks, takes up to 3 %.
