@@ -10,7 +10,7 @@ from dockyard.domain.card import ModelCard
 from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type, install_command
 from dockyard.domain.deployment import Runtime
 from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host, Placement, on_gpus, on_the_cpu, place
-from dockyard.domain.gpus import USABLE_SHARE, sets_free
+from dockyard.domain.gpus import USABLE_SHARE, engines_to_join, sets_free
 from dockyard.domain.memory import MemoryNeed, memory_need
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
@@ -23,6 +23,7 @@ HOST_RESERVE = 256 * MIB  # left to the rest of the machine
 # What a replica on GPUs takes of the host's memory: interpreter, libraries, the driver's own, a shard of weights on its
 # way. An estimate.
 HOST_SHARE = 2 * GIB
+SEAT = 128 * MIB  # what one takes that joins an engine of others, beside its adapter: a process of some 60 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +161,33 @@ class Room:
     settling: bool = False
 
 
-def room_on_gpus(host: Host, runtime: Runtime) -> Room:
-    """A replica has its GPUs for itself, from before its start until their memory is free again."""
+def seat_bytes(card: ModelCard | None) -> int:
+    """What a replica takes of the host's memory that joins an engine of others; this one has the adapter in float32 at
+    most.
+    """
+    return SEAT + (4 * card.adapter.parameters if card is not None and card.adapter is not None else 0)
+
+
+def room_on_gpus(host: Host, runtime: Runtime, group: str = "", version_id: str = "", seat_bytes: int = SEAT) -> Room:
+    """A replica has its GPUs for itself, from before its start until their memory is free again; but one of a `group`
+    joins an engine of it that has no replica of its version yet, and takes none.
+    """
+    joining, left = _joining(host, len(engines_to_join(host.gpus, group, version_id)), seat_bytes)
     free = sets_free(host.gpus, runtime.gpus, runtime.bytes_each)
-    return Room(min(free, replicas_that_fit(host, HOST_SHARE)), any(gpu.ending for gpu in host.gpus))
+    return Room(joining + min(free, replicas_that_fit(left, HOST_SHARE)), any(gpu.ending for gpu in host.gpus))
+
+
+def room_on_a_cpu(host: Host, need_bytes: int, growing: int, engines: int = 0, seat_bytes: int = SEAT) -> Room:
+    """`growing` replicas have not taken yet what they need; one that joins one of `engines` needs a seat alone."""
+    taken = replace(host, available_bytes=host.available_bytes - growing * need_bytes)
+    joining, left = _joining(taken, engines, seat_bytes)
+    return Room(joining + replicas_that_fit(left, need_bytes), growing > 0)
+
+
+def _joining(host: Host, engines: int, seat_bytes: int) -> tuple[int, Host]:
+    """How many replicas that join one of `engines` the host has memory for, and the host as they leave it."""
+    count = min(engines, replicas_that_fit(host, seat_bytes))
+    return count, replace(host, available_bytes=host.available_bytes - count * seat_bytes)
 
 
 def in_gib(count: int) -> str:

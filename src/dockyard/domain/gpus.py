@@ -10,11 +10,25 @@ BFLOAT16_FROM = (8, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOnGpus:
+    """An engine that several replicas use, and that has the GPUs `uuids` for all of them.
+
+    `group`: what a replica must agree in to join it; `versions`: of which one is there already, so that a second one of
+    the same does not.
+    """
+
+    group: str
+    uuids: tuple[str, ...]
+    versions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostGpu:
     """One GPU. `index` as `nvidia-smi` numbers it; `others_bytes` is what processes that are not ours take of it.
 
-    `replica_id`: who has it. `ending`: that replica is on its way out; `awaits` then says what is waited for, once its
-    process is gone and its memory is not. `fault`: why it is not given out at all.
+    `replica_id`: who has it, or one of those who share it. `ending`: they are all on their way out; `awaits` then says
+    what is waited for, once their processes are gone and their memory is not. `engine`: which runs here and takes more
+    replicas. `fault`: why it is not given out at all.
     """
 
     uuid: str
@@ -27,6 +41,7 @@ class HostGpu:
     replica_id: str | None = None
     ending: bool = False
     awaits: str | None = None
+    engine: EngineOnGpus | None = None
     fault: str | None = None
 
     def could_hold(self, need_bytes: int) -> bool:
@@ -55,6 +70,18 @@ def sets_free(gpus: Iterable[HostGpu], count: int, need_bytes: int) -> int:
     """How many more replicas of `count` GPUs each have room now."""
     able = [gpu for gpu in gpus if gpu.can_hold(need_bytes)]
     return sum(len(alike) // max(1, count) for alike in _kinds(able))
+
+
+def engines_to_join(gpus: Iterable[HostGpu], group: str, version_id: str) -> tuple[EngineOnGpus, ...]:
+    """Those that a replica of this version may join without GPUs of its own, in the order in which it tries them.
+
+    Replicas of one version never share: the second one is there to compute beside the first.
+    """
+    known = list(gpus)
+    faulty = {gpu.uuid for gpu in known if gpu.fault is not None}
+    engines = dict.fromkeys(gpu.engine for gpu in sorted(known, key=lambda gpu: gpu.index) if gpu.engine is not None)
+    alike = [engine for engine in engines if group and engine.group == group and version_id not in engine.versions]
+    return tuple(engine for engine in alike if faulty.isdisjoint(engine.uuids))
 
 
 def stand_ins(gpus: Iterable[HostGpu], count: int) -> Sequence[HostGpu]:

@@ -14,8 +14,8 @@ from dockyard.domain.replica import Replica, ReplicaFailure
 class Facts:
     """What the planner is told beside the rows. `cached`, `unmade`, `cancelled`: version ids; `running`: replica ids.
 
-    `desired`: the replicas that the demand needs; None while nothing is known of it. `rooms`: of the versions on GPUs,
-    by version id; `room` and `settling` are the others'.
+    `desired`: the replicas that the demand needs; None while nothing is known of it. `rooms`: of the versions on GPUs
+    and of those that may join engines of others, by version id; `room` and `settling` are the rest's.
     """
 
     cached: Mapping[str, str] = field(default_factory=dict[str, str])  # → key of the finished artifact

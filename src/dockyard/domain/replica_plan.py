@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from dockyard.domain.deployment import CRASH_LOOP_AFTER, Version
 from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.plan import Drain, Facts, Plan, Start
-from dockyard.domain.replica import Replica, back_off_s
+from dockyard.domain.replica import Replica, restart_back_off_s
 
 STEADY_AFTER = timedelta(seconds=30)  # a replica that was ready this long before it failed begins a new count
 
@@ -31,9 +31,9 @@ def plan_start(
     if missing <= 0:
         return Plan()
     failed = failures_in_a_row(replicas)
-    # The first restart is immediate: one crash is no loop yet. From the second on 1, 2, 4 … 60 s.
+    pause = timedelta(seconds=restart_back_off_s(failed, failed_starts_in_a_row(replicas)))
     ended = [replica.stopped_at for replica in replicas if replica.failure is not None and replica.stopped_at]
-    due_at = max(ended) + timedelta(seconds=back_off_s(failed - 1)) if ended else now
+    due_at = max(ended) + pause if ended else now
     if now < due_at:
         return Plan(wake_at=due_at)
     count = min(missing, max(0, facts.room))
@@ -73,15 +73,25 @@ def failures_in_a_row(replicas: Sequence[Replica]) -> int:
     Replicas that were started together share their `restarts`, so ten that fail at once are one failed round.
     """
     rounds: set[int] = set()
-    for replica in sorted(replicas, key=lambda r: r.stopped_at or r.modified_at, reverse=True):
+    for replica in _latest_first(replicas):
         if replica.state is ReplicaState.READY:
             break
         if replica.state is not ReplicaState.FAILED:
             continue
+        if replica.ready_at is not None and _ended_at(replica) - replica.ready_at >= STEADY_AFTER:
+            return len(rounds) + 1  # its `restarts` are of the count before, and may be one of these
         rounds.add(replica.restarts)
-        ended_at = replica.stopped_at or replica.modified_at
-        if replica.ready_at is not None and ended_at - replica.ready_at >= STEADY_AFTER:
+    return len(rounds)
+
+
+def failed_starts_in_a_row(replicas: Sequence[Replica]) -> int:
+    """Those of them that failed before they were ready, since a replica was last seen to be ready, however shortly."""
+    rounds: set[int] = set()
+    for replica in _latest_first(replicas):
+        if replica.state is ReplicaState.READY or (replica.state is ReplicaState.FAILED and replica.ready_at):
             break
+        if replica.state is ReplicaState.FAILED:
+            rounds.add(replica.restarts)
     return len(rounds)
 
 
@@ -90,3 +100,12 @@ def is_hopeless(failures: Sequence[Replica], replicas: Sequence[Replica]) -> boo
     return any(r.failure is not None and not r.failure.retryable for r in failures) or (
         failures_in_a_row(replicas) >= CRASH_LOOP_AFTER
     )
+
+
+def _latest_first(replicas: Sequence[Replica]) -> list[Replica]:
+    return sorted(replicas, key=_ended_at, reverse=True)
+
+
+def _ended_at(replica: Replica) -> datetime:
+    """When it ended; of one that lives, when it came into its state."""
+    return replica.stopped_at or replica.modified_at

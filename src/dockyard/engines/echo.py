@@ -2,11 +2,13 @@
 
 Its model folder's `config.json` may set `step_ms`: absent, the answer comes at once; a number, one token every so many
 milliseconds (0: every pass of the loop), for tests that must see a generation under way. `faults` maps maxBatchSizes to
-what goes wrong at each: `load`, `memory` or `warm_up`, for tests of a version that cannot start beside one that serves.
+what goes wrong at each: `load`, `memory`, `hang` (a load without end) or `warm_up`, for tests of a version that cannot
+start beside one that serves.
 """
 
 import asyncio
 import os
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,8 @@ class EchoEngine:
         self._fault = config.get("faults", {}).get(str(self.capacity))
         if self._fault == "load":
             raise Failed("the echo engine was told to refuse this model", reason=Reason.ENGINE_FAILED)
+        if self._fault == "hang":
+            threading.Event().wait()
         if self._fault == "memory":
             _exhaust_memory()
 

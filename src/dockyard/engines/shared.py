@@ -1,13 +1,12 @@
 """An engine that other replicas use, too: this is a replica's seat in its process (`worker.shared_engine`).
 
-The first replica that wants one starts it; which other one may join is told by its socket's name. A lock makes sure
-that two replicas do not start the same.
+The first replica that wants one starts it; which other one may join is told by its socket's name (`engines.groups`). A
+lock makes sure that two replicas do not start the same.
 """
 
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -20,9 +19,11 @@ from typing import cast
 
 import msgspec
 
-from dockyard.domain.compatibility import VLLM_RANKS
+from dockyard.domain.adapter_slots import rank_of_slot
 from dockyard.engines.base import Generation, Row
+from dockyard.engines.children import end_without_engine
 from dockyard.engines.constraint import Constraints
+from dockyard.engines.groups import MODULE, socket_on_gpus, sockets_on_a_cpu
 from dockyard.engines.sharing import (
     Broken,
     Cancel,
@@ -44,8 +45,7 @@ from dockyard.engines.vocabulary import read_vocabulary
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import Adapter, WorkerSpec
 
-COMMAND = (sys.executable, "-m", "dockyard.worker.shared_engine")
-EXIT_ENGINE_LOST = 4
+COMMAND = (sys.executable, "-m", MODULE)
 _MOST_ENGINES = 100  # of one base on one machine
 _WELCOME_WITHIN_S = 60.0  # an import may hold its process's only thread
 _CHUNK = 1 << 16
@@ -71,7 +71,7 @@ class SharedEngine:
         self._spec = spec
         self._adapter = spec.adapter
         self._command = command
-        self._on_lost = on_lost or _end_process
+        self._on_lost = on_lost or end_without_engine
         self._link: _Link | None = None
         self._pid = 0  # of the engine's process
         self._open: dict[int, Generation] = {}
@@ -152,34 +152,29 @@ class SharedEngine:
 
 
 def take_seat(spec: WorkerSpec, adapter: Adapter, command: tuple[str, ...]) -> tuple[socket.socket, int]:
-    """A connection to an engine that has welcomed the replica, and its pid. Blocks; replicas have it by turns."""
+    """A connection to an engine that has welcomed the replica, and its pid. Blocks; replicas have it by turns.
+
+    On a CPU there may be several of one group; on GPUs only the one that has them.
+    """
     folder = Path(adapter.sockets)
-    group, room = group_of(spec, adapter)
-    with _turn(folder / f"{group}.turn"):
-        for number in range(_MOST_ENGINES):
-            path = folder / f"{group}.e{number}"
+    own = [socket_on_gpus(folder, spec.gpu_ids)] if spec.gpu_ids else []
+    paths = own or sockets_on_a_cpu(folder, adapter.group, _MOST_ENGINES)
+    with _turn(paths[0].with_suffix(".turn")):
+        for path in paths:
             connection = _connected(path)
             starts = connection is None
             if starts:
-                _start(path, spec, room, command)
+                _start(path, spec, adapter, command)
                 connection = _connected(path)
             if connection is not None and (pid := _welcomed(connection, adapter)) is not None:
                 return connection, pid
             if starts:
                 raise Failed("the shared engine ended as soon as it was started; its log says why")
+    if own:
+        raise Failed(
+            "the engine on these GPUs has no seat for the replica: it is about to end", reason=Reason.ENGINE_CRASHED
+        )
     raise Failed(f"{_MOST_ENGINES} engines of this base model run already; lower maxReplicas")
-
-
-def group_of(spec: WorkerSpec, adapter: Adapter) -> tuple[str, int]:
-    """What replicas must have in common to share an engine, as 7 hexadecimal digits, and its adapters' largest rank."""
-    room = next(rank for rank in VLLM_RANKS if rank >= adapter.rank)
-    file = Path(spec.model_dir, "tokenizer.json")  # schemas are compiled for it in the engine's process
-    tokenizer = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
-    common = (
-        *(spec.engine, spec.artifact_dir, spec.compute_type, spec.max_batch_size, spec.context_length, spec.device),
-        *(spec.gpus, spec.gpu_ids, spec.threads, spec.cache_bytes, room, spec.eos_token_ids, tokenizer),
-    )
-    return hashlib.sha256(msgspec.json.encode(common)).hexdigest()[:7], room
 
 
 def temporary_folder(path: Path) -> Path:
@@ -246,14 +241,13 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return parts
 
 
-def _start(path: Path, spec: WorkerSpec, room: int, command: tuple[str, ...]) -> None:
+def _start(path: Path, spec: WorkerSpec, adapter: Adapter, command: tuple[str, ...]) -> None:
     """The engine's process, in a session of its own: the end of the replica that started it is not its own."""
     path.unlink(missing_ok=True)
     temporary = temporary_folder(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
-    assert spec.adapter is not None
-    own = msgspec.structs.replace(spec, adapter=msgspec.structs.replace(spec.adapter, rank=room))
+    own = msgspec.structs.replace(spec, adapter=msgspec.structs.replace(adapter, rank=rank_of_slot(adapter.rank)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, _memory(msgspec.json.encode(own)) as given:
         listener.bind(str(path))
         path.chmod(0o600)
@@ -324,7 +318,3 @@ class _Link(asyncio.Protocol):
             self._transport.close()
         elif self._connecting is None:
             self._connection.close()
-
-
-def _end_process() -> None:
-    os._exit(EXIT_ENGINE_LOST)  # a replica without an engine must not look like one: its requests go elsewhere

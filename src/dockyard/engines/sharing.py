@@ -26,7 +26,7 @@ class Welcome(msgspec.Struct, tag="welcome"):
 
 
 class Taken(msgspec.Struct, tag="taken"):
-    """A replica of the same version is here already."""
+    """A replica of the same version is here already, the engine is of another group, or about to end."""
 
 
 class Loading(msgspec.Struct, tag="loading"):

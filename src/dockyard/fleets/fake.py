@@ -67,7 +67,7 @@ class FakeFleet:
         await self.gpus.open()
         for replica in known:
             if replica.gpus:
-                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid)
+                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid, replica.engine_group, replica.version_id)
             self._statuses[replica.replica_id] = self._adopt(replica)
         for orphan in self.machine.running.keys() - self._statuses.keys():
             del self.machine.running[orphan]
@@ -81,7 +81,7 @@ class FakeFleet:
             raise self.refusal
         gpus: tuple[str, ...] = ()
         if spec.device == "cuda" and spec.gpus:
-            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes)
+            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes, spec.adapter)
         self.started.append(msgspec.structs.replace(spec, gpu_ids=list(gpus)))
         self.machine.written[spec.replica_id] = [f"started {spec.engine}"]
         self._put(

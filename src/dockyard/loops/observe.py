@@ -1,5 +1,6 @@
 """From what the fleet sees to the replica rows: states, process ids, timings, failures."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dockyard.domain.lifecycle import ReplicaState
@@ -27,10 +28,11 @@ _ORDER = (
 )
 
 
-async def observe_replicas(ctx: Context) -> tuple[list[Replica], set[str]]:
+async def observe_replicas(ctx: Context, look_at: Callable[[str], None] = lambda _: None) -> list[Replica]:
     """Bring the rows of living replicas up to what the fleet knows. Writes only what has changed.
 
-    Returns the replicas that were living at the last look, and the ids of the deployments that something changed in.
+    `look_at` is told each deployment that something changed in, before its row says so: should a later row not be
+    written, this change is not seen again. Returns the replicas that were living at the last look.
     """
     async with ctx.store.reading() as tx:
         living = await tx.replicas.living()
@@ -38,12 +40,13 @@ async def observe_replicas(ctx: Context) -> tuple[list[Replica], set[str]]:
     changed = [(replica, statuses.get(replica.replica_id)) for replica in living]
     changed = [(replica, status) for replica, status in changed if _differs(replica, status)]
     for replica, status in changed:
+        look_at(replica.deployment_id)
         try:
             async with ctx.store.transaction() as tx:
                 await _record(ctx, tx, replica, status)
         except Stale:
             continue  # somebody moved it meanwhile; the next round sees the new row
-    return living, {replica.deployment_id for replica, _ in changed}
+    return living
 
 
 async def settle_after_restart(ctx: Context) -> None:

@@ -10,12 +10,12 @@ from dockyard.domain.autoscaling import Decision
 from dockyard.domain.deployment import LIVE, Version
 from dockyard.domain.devices import Host
 from dockyard.domain.event import Event
-from dockyard.domain.fit import replicas_that_fit, room_on_gpus
+from dockyard.domain.fit import Room, room_on_a_cpu, room_on_gpus, seat_bytes
 from dockyard.domain.ids import new_id
 from dockyard.domain.lifecycle import ReplicaState, VersionState
 from dockyard.domain.model import Model
 from dockyard.domain.plan import Facts, Move, Plan
-from dockyard.domain.replica import Replica
+from dockyard.domain.replica import Replica, engines_beside
 from dockyard.domain.rollout import plan_rollout
 from dockyard.errors import Reason, Stale
 from dockyard.loops.autoscale import Autoscaler
@@ -28,13 +28,13 @@ from dockyard.loops.replicas import Replicas
 from dockyard.loops.shortages import Shortages
 from dockyard.loops.situation import Situation, load_situation
 from dockyard.loops.undeploys import settle_undeploys
+from dockyard.loops.warm_engines import WarmEngines
 from dockyard.services.context import SYSTEM, Context
 from dockyard.store.transaction import Transaction
 
 # A look at every deployment, whether or not anything called for it: a net under the events. Ten deployments at rest
 # that were looked at every 5 s took 1 % of a core.
 EVERYTHING_EVERY_S = 30.0
-WARM_FOR_S = 600.0  # an engine that no deployment uses any more
 MANY_FAULTS = 6  # in a row, within three seconds as the loop tries again
 UNSETTLED_EVERY_S = 5.0  # a deployment that is on its way somewhere, or wants replicas that the host has no room for
 
@@ -53,10 +53,10 @@ class Reconciler:
         self._publisher = Publisher(ctx)
         self._all_at = 0.0  # when everything is looked at, on the monotonic clock
         self._due: dict[str, float] = {}  # deployment → when it is looked at
-        self._engines: dict[str, frozenset[str]] = {}  # deployment → the engines of its live versions
-        self._used_at: dict[str, float] = {}  # engine → when a live version last had it, on the monotonic clock
+        self._warm = WarmEngines(ctx.clock)
         self._faults: dict[str, int] = {}  # deployment → how many rounds in a row a fault of ours ended
         self._shortages = Shortages()
+        self._living: Sequence[Replica] = ()  # of all deployments, as of this round's beginning
 
     def look_at(self, deployment_id: str) -> None:
         """Have the next round look at this deployment."""
@@ -73,32 +73,28 @@ class Reconciler:
 
     async def work_due(self) -> float | None:
         """One round over what is due."""
-        living, changed = await observe_replicas(self._ctx)
-        for deployment_id in changed:
-            self.look_at(deployment_id)
+        living = self._living = await observe_replicas(self._ctx, self.look_at)
         now = self._ctx.clock.monotonic()
         if self._shortages.short and self._shortages.gpus_changed(self._ctx.host()):
             for deployment_id in list(self._shortages.short):
                 self.look_at(deployment_id)
         everything = now >= self._all_at
         if everything:
-            self._all_at = now + EVERYTHING_EVERY_S
-            await self._find_all(living)
+            self._all_at = now + EVERYTHING_EVERY_S  # before the look: who asks for one meanwhile gets another
+            try:
+                await self._find_all(living)
+            except BaseException:
+                self.look_at_all()
+                raise
         due = [deployment_id for deployment_id, at in self._due.items() if at <= now]
         faults = await self._reconcile_each(due)
         if due or everything:
             await settle_undeploys(self._ctx)
-        self._keep_warm()
+        self._ctx.fleet.keep_warm(self._warm.now())
         if faults:
             raise faults[0]  # for the loop to log, and to wait a little
         wake_at = min((self._all_at, *self._due.values()))
         return max(0.0, wake_at - self._ctx.clock.monotonic())
-
-    def _keep_warm(self) -> None:
-        """What is in use, and what was a short while ago: who undeploys often deploys again."""
-        now = self._ctx.clock.monotonic()
-        self._used_at |= dict.fromkeys(frozenset().union(*self._engines.values()), now)
-        self._ctx.fleet.keep_warm([engine for engine, at in self._used_at.items() if now - at < WARM_FOR_S])
 
     async def _find_all(self, living: Sequence[Replica]) -> None:
         """Every deployment that is wanted or not yet gone is due; what belongs to no other ends."""
@@ -111,7 +107,7 @@ class Reconciler:
         self._autoscaler.follow_only(wanted)
         self._faults = {known_id: count for known_id, count in self._faults.items() if known_id in known}
         self._shortages.keep_only(wanted)
-        self._engines = {known_id: engines for known_id, engines in self._engines.items() if known_id in known}
+        self._warm.keep_only(known)
         self._due = dict.fromkeys(known, 0.0)
         for replica in living:
             if replica.deployment_id not in known:  # of a deployment that is over: a server died while it stopped them
@@ -153,8 +149,7 @@ class Reconciler:
         del self._due[deployment_id]
         try:
             situation = await load_situation(self._ctx.store, deployment_id)
-            live = (version for version in situation.versions if version.state in LIVE)
-            self._engines[deployment_id] = frozenset(str(version.runtime.engine) for version in live)
+            self._warm.note(deployment_id, (str(v.runtime.engine) for v in situation.versions if v.state in LIVE))
             facts, now = self._facts(situation, host), self._ctx.clock.now()
             plan = plan_rollout(situation.deployment, situation.versions, situation.replicas, facts, now)
             await self._apply(situation, plan, host)
@@ -178,16 +173,26 @@ class Reconciler:
         live = [v for v in situation.versions if v.state in LIVE]
         need = max((v.runtime.memory_bytes for v in live if v.runtime.device != "cuda"), default=1)
         growing = self._replicas.still_growing()
+        room = room_on_a_cpu(host, need, growing)
         return Facts(
             cached=cached,
             unmade=self._preparations.failures,
             cancelled=frozenset(version_id for version_id, job in situation.jobs.items() if job.cancel_requested),
             desired=self._autoscaler.desired(situation.deployment.deployment_id),
             running={r.replica_id: ctx.router.open_requests(r.replica_id) for r in situation.replicas},
-            room=replicas_that_fit(host, need) - growing,
-            settling=growing > 0,
-            rooms={v.version_id: room_on_gpus(host, v.runtime) for v in live if v.runtime.device == "cuda"},
+            room=room.count,
+            settling=room.settling,
+            rooms={v.version_id: own for v in live if (own := self._own_room(v, situation.model, host, need, growing))},
         )
+
+    def _own_room(self, version: Version, model: Model, host: Host, need: int, growing: int) -> Room | None:
+        """That of a version on GPUs, and of one whose replicas may share engines with others."""
+        group = self._replicas.engine_group(version, model)
+        seat = seat_bytes(model.card)
+        if version.runtime.device == "cuda":
+            return room_on_gpus(host, version.runtime, group, version.version_id, seat)
+        engines = engines_beside(self._living, group, version.version_id)
+        return room_on_a_cpu(host, need, growing, engines, seat) if engines else None
 
     async def _apply(self, situation: Situation, plan: Plan, host: Host) -> None:
         """Route first, so that a version is never called Deployed before requests reach it; then the rows; then

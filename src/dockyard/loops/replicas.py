@@ -16,6 +16,7 @@ from dockyard.domain.lifecycle import ReplicaState
 from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica, ReplicaFailure
 from dockyard.domain.threads import most_replicas, threads_per_replica
+from dockyard.engines.groups import group_of
 from dockyard.errors import Failed
 from dockyard.protocols.generation import Adapter, WorkerSpec
 from dockyard.services.context import SYSTEM, Context
@@ -54,9 +55,9 @@ class Replicas:
 
     async def start(self, replica: Replica, version: Version, model: Model) -> None:
         """Start the process of a created replica and note which one it is."""
-        now = self._ctx.clock.now()
+        now, spec = self._ctx.clock.now(), self._spec(version, model, replica.replica_id, replica.token)
         try:
-            status = await self._ctx.fleet.start(self._spec(replica, version, model))
+            status = await self._ctx.fleet.start(spec)
         except Failed as error:
             failure = ReplicaFailure(reason=error.reason, message=error.message, at=now, log_tail=error.log_tail)
             async with self._ctx.store.transaction() as tx:
@@ -78,6 +79,7 @@ class Replicas:
             socket=status.address.socket,
             started_at=now,
             gpus=status.gpus,
+            engine_group=spec.adapter.group if spec.adapter else "",
         )
         async with self._ctx.store.transaction() as tx:
             await tx.transition(
@@ -106,6 +108,13 @@ class Replicas:
             if status.alive and (status.health is None or status.health.phase not in ("ready", "draining"))
         )
 
+    def engine_group(self, version: Version, model: Model) -> str:
+        """Of the replicas with which those of this version may share an engine; empty where they do not."""
+        if version.artifact_key is None or version.artifact_key != model.apart_key:
+            return ""
+        adapter = self._spec(version, model).adapter
+        return adapter.group if adapter is not None else ""
+
     async def close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -127,7 +136,7 @@ class Replicas:
             log.error("a replica could not be ended; it is tried again", what=what, replica=replica_id, exc_info=error)
         self._ctx.wake()
 
-    def _spec(self, replica: Replica, version: Version, model: Model) -> WorkerSpec:
+    def _spec(self, version: Version, model: Model, replica_id: str = "", token: str = "") -> WorkerSpec:
         assert model.card is not None
         assert model.weights_key is not None
         card, runtime, folder = model.card, version.runtime, self._ctx.preparer.artifact_dir
@@ -138,9 +147,9 @@ class Replicas:
             weights = card.adapter.base_key
         else:
             weights = version.artifact_key or model.weights_key
-        return WorkerSpec(
-            replica_id=replica.replica_id,
-            token=replica.token,
+        spec = WorkerSpec(
+            replica_id=replica_id,
+            token=token,
             engine=str(runtime.engine),
             artifact_dir=folder(weights),
             model_dir=folder(apart or model.weights_key),
@@ -158,6 +167,9 @@ class Replicas:
             gpus=runtime.gpus,
             gpu_bytes=runtime.bytes_each if runtime.gpus else 0,
         )
+        if adapter is not None:
+            adapter.group = group_of(spec)
+        return spec
 
     def _share_of_cores(self, version: Version, parameters: int) -> int:
         host = self._ctx.host()

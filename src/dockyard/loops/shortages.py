@@ -18,7 +18,7 @@ class Shortages:
 
     def __init__(self) -> None:
         self._told: dict[str, str] = {}  # deployment → the reason of the last event
-        self._free: frozenset[tuple[str, int]] = frozenset()
+        self._free: frozenset[object] = frozenset()
 
     @property
     def short(self) -> Collection[str]:
@@ -28,11 +28,10 @@ class Shortages:
         self._told = {known: reason for known, reason in self._told.items() if known in deployment_ids}
 
     def gpus_changed(self, host: Host) -> bool:
-        """Whether other GPUs are free than when this was asked last."""
-        before, self._free = (
-            self._free,
-            frozenset((gpu.uuid, gpu.free_bytes) for gpu in host.gpus if gpu.replica_id is None and gpu.fault is None),
-        )
+        """Whether other GPUs are free than when this was asked last, or other engines to join."""
+        able = [gpu for gpu in host.gpus if gpu.fault is None]
+        free = {(gpu.uuid, gpu.free_bytes) for gpu in able if gpu.replica_id is None}
+        before, self._free = self._free, frozenset((*free, *(gpu.engine for gpu in able)))
         return self._free != before
 
     def news(self, situation: Situation, plan: Plan, host: Host) -> tuple[str, str] | None:

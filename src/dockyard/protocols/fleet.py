@@ -28,13 +28,16 @@ class RunningReplica:
     process_started_at: float  # seconds since the epoch, as psutil tells it
     socket: str
     gpus: tuple[str, ...] = ()
+    engine_group: str = ""
+    version_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
     """The latest that is known. `alive` False means the process is gone, and `failure` tells why unless it was stopped.
 
-    `spawn_ms`: from the fork to the first answer. `gpus`: the UUIDs of those that it has to itself.
+    `spawn_ms`: from the fork to the first answer. `gpus`: the UUIDs of those that it has, to itself or with
+    the others of its engine.
     """
 
     replica_id: str
@@ -66,7 +69,8 @@ class Fleet(Protocol):
     async def start(self, spec: WorkerSpec) -> ReplicaStatus:
         """Start a replica process. Returns once the process exists, not once it is ready. Idempotent by id.
 
-        It gets as many GPUs as the spec says, for itself; an ended one's are given out once their memory is free again.
+        It gets as many GPUs as the spec says, for itself, or joins an engine that has as many; an ended one's are given
+        out once their memory is free again.
 
         Raises `Failed` (NO_CAPACITY, INTERNAL) when the host cannot make a process, or has no such GPUs.
         """

@@ -132,6 +132,7 @@ class Adapter(msgspec.Struct, kw_only=True):
     folder: str  # adapter_config.json and adapter_model.safetensors
     rank: int
     version_id: str  # replicas of one version never share: a second one is there to compute beside the first
+    group: str = ""  # of the replicas that may share an engine; see `engines.groups`
     sockets: str = ""  # the folder of shared engines' sockets; the fleet fills it in
 
 

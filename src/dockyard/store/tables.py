@@ -174,6 +174,7 @@ class ReplicaRow(Base):
     stopped_at: Mapped[datetime | None]
     revision: Mapped[int]
     gpus: Mapped[tuple[str, ...]] = mapped_column(server_default="[]")
+    engine_group: Mapped[str] = mapped_column(server_default="")
 
 
 class JobRow(Base):

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import msgspec
 import uvloop
 
+from dockyard import oom_score
 from dockyard.engines.base import Engine, Generation, Row, TellsItsStart
 from dockyard.engines.constraint import Constraint
 from dockyard.engines.failures import translated
@@ -56,13 +57,13 @@ def main() -> None:
     parser.add_argument("--socket-fd", type=int, required=True, help="an inherited socket that listens")
     parser.add_argument("--linger-s", type=float, default=_LINGER_S, help="how long it waits for another replica")
     arguments = parser.parse_args()
+    oom_score.go_first()
     given = socket.socket(fileno=arguments.socket_fd)
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the replicas are told to end; it goes when they have gone
     uvloop.run(serve(spec, given, arguments.linger_s))
-    sys.stderr.flush()
-    os.killpg(0, signal.SIGKILL)  # itself, and whatever the engine has started
+    _end()
 
 
 async def serve(spec: WorkerSpec, listening: socket.socket, linger_s: float) -> None:
@@ -75,10 +76,11 @@ async def serve(spec: WorkerSpec, listening: socket.socket, linger_s: float) -> 
     loading = asyncio.create_task(shared.load())
     await shared.left.wait()
     server.close()
-    loading.cancel()
     shared.close()
     _unlink_own(path, inode)
     log("INFO", "shared_engine_ended", engine=spec.engine)
+    if not loading.done():
+        _end()  # the thread that loads would be waited for, and take memory all that while
 
 
 class SharedEngine:
@@ -108,11 +110,13 @@ class SharedEngine:
             self.left.set()
             return
         self._engine = engine
+        oom_score.go_with_others()
         self._tell_all(Loaded())
 
     def take(self, seat: "Seat", adapter: Adapter) -> bool:
-        """False where a replica of the same version has a seat."""
-        if adapter.version_id in self._seats or self.left.is_set():
+        """False where a replica of the same version has a seat, and for one that could not share it."""
+        own = self._spec.adapter
+        if adapter.version_id in self._seats or self.left.is_set() or (own and own.group != adapter.group):
             return False
         self._seats[adapter.version_id] = seat
         if self._leaving is not None:
@@ -223,6 +227,11 @@ class Seat(asyncio.Protocol):
             self.send(Ended(number, error.reason, error.message))
         finally:
             self._running.pop(number, None)
+
+
+def _end() -> None:
+    sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)  # itself, and whatever the engine has started
 
 
 def _unlink_own(path: Path, inode: int) -> None:

@@ -113,7 +113,7 @@ class FakePreparer:
         return None
 
     def _key(self, source_key: str, engine: str, quantization: str) -> str:
-        return source_key if engine == "transformers" else f"{source_key}+{engine}+{quantization}"
+        return source_key if engine in ("transformers", "vllm") else f"{source_key}+{engine}+{quantization}"
 
 
 class RecordingRouter:
@@ -186,8 +186,8 @@ def a_wish(name: str = "chat", *, optimization: bool = False, **scaling: Any) ->
     )
 
 
-async def ready_model(stage: Stage, name: str = "m") -> Model:
-    """A model in the state Ready to Deploy, as an import leaves it."""
+async def ready_model(stage: Stage, name: str = "m", **changes: Any) -> Model:
+    """A model in the state Ready to Deploy, as an import leaves it but for `changes`."""
     now = stage.ctx.clock.now()
     model = Model(
         model_id=new_id("cm"),
@@ -200,8 +200,15 @@ async def ready_model(stage: Stage, name: str = "m") -> Model:
         artifact_key="weights",
         card=CARD,
     )
+    model = replace(model, **changes)
     artifact = Artifact(
-        key="weights", source_key=None, engine=None, quantization=None, size_bytes=1, created_at=now, last_used_at=now
+        key=model.artifact_key or "",
+        source_key=None,
+        engine=None,
+        quantization=None,
+        size_bytes=1,
+        created_at=now,
+        last_used_at=now,
     )
     async with stage.ctx.store.transaction() as tx:
         await tx.artifacts.put(artifact)
@@ -251,6 +258,8 @@ async def open_stage(world: World, watch: Watch = lambda _: None) -> AsyncIterat
                 process_started_at=replica.process_started_at or 0,
                 socket=replica.socket or "",
                 gpus=replica.gpus,
+                engine_group=replica.engine_group,
+                version_id=replica.version_id,
             )
             for replica in await tx.replicas.living()
             if replica.pid is not None

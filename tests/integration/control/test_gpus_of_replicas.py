@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.control.stage import Stage, a_wish, open_stage, ready_model
+from tests.integration.control.stage import CARD, FakePreparer, Stage, a_wish, open_stage, ready_model
 from tests.integration.control.world import World
 
+from dockyard.domain.adapter import AdapterCard
 from dockyard.domain.deployment import CRASH_LOOP_AFTER
 from dockyard.domain.devices import GIB
 from dockyard.domain.event import Event
+from dockyard.domain.fit import HOST_RESERVE, SEAT
 from dockyard.domain.job import Job
 from dockyard.domain.lifecycle import JobStatus
 from dockyard.domain.model import Model
 from dockyard.domain.replica import Replica
+from dockyard.domain.spec import EngineName, ModelType
 from dockyard.errors import Invalid, Reason
 from dockyard.fleets.local.gpus import GpuPatience
+from dockyard.services.deploy_checks import DeployWish
 from dockyard.services.deploys import deploy_model, plan_deploy, undeploy_model
 
 NOBODY = 2**22 + 1  # no process has that number
@@ -32,6 +36,25 @@ def world(tmp_path: Path) -> World:
 
 async def deployed(stage: Stage, model: Model, name: str, **scaling: Any) -> Job:
     job = await deploy_model(stage.ctx, model.model_id, a_wish(name, **scaling), "test")
+    await stage.settle()
+    async with stage.store.reading() as tx:
+        return await tx.jobs.get(job.job_id)
+
+
+async def fine_tune(stage: Stage, name: str) -> Model:
+    """An adapter on one base."""
+    adapter = AdapterCard(base_key="base", rank=8, parameters=1, modules=("q_proj",), plain=True)
+    tuned = replace(CARD, adapter=adapter)
+    return await ready_model(stage, name, model_type=ModelType.FINE_TUNE, artifact_key=f"own-{name}", card=tuned)
+
+
+def on_vllm(name: str, **scaling: Any) -> DeployWish:
+    plain = a_wish(name, **scaling)
+    return replace(plain, model_type=ModelType.FINE_TUNE, spec=replace(plain.spec, optimization=EngineName.VLLM))
+
+
+async def deployed_on_vllm(stage: Stage, model: Model, **scaling: Any) -> Job:
+    job = await deploy_model(stage.ctx, model.model_id, on_vllm(model.name, **scaling), "test")
     await stage.settle()
     async with stage.store.reading() as tx:
         return await tx.jobs.get(job.job_id)
@@ -157,7 +180,7 @@ async def test_a_replica_that_died_with_the_server_leaves_its_gpu_when_its_memor
 async def test_a_crash_loop_gets_the_same_gpu_each_time_and_leaves_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dockyard.domain.replica_plan.back_off_s", lambda failures: 0.0)
+    monkeypatch.setattr("dockyard.domain.replica_plan.restart_back_off_s", lambda failures, starts: 0.0)
     async with open_stage(world) as stage:
         stage.fleet.auto_ready = False
         model = await ready_model(stage)
@@ -214,3 +237,90 @@ async def test_an_engine_built_for_cpus_is_refused_before_it_starts(
         world.gpus.break_down(stage.fleet.gpus.seen()[0].uuid, "it is lost")
         await stage.fleet.gpus.look()
         assert (await plan_deploy(stage.ctx, model.model_id, a_wish("one"))).runtime.device == "cpu"
+
+
+@pytest.fixture
+def with_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakePreparer, "version", lambda self, engine: "1.0")
+
+
+@pytest.mark.usefixtures("with_vllm")
+async def test_fine_tunes_of_one_base_share_a_gpu_and_others_find_none(world: World) -> None:
+    async with open_stage(world) as stage:
+        poems, prose, verse = [await fine_tune(stage, name) for name in ("poems", "prose", "verse")]
+        jobs = [await deployed_on_vllm(stage, model) for model in (poems, prose)]
+        assert [job.status for job in jobs] == 2 * [JobStatus.SUCCESS]
+        one, two = await living(stage)
+        (gpu,) = stage.fleet.gpus.seen()
+        assert one.gpus == two.gpus == (gpu.uuid,)
+        assert one.engine_group == two.engine_group != ""
+        other = await deployed_on_vllm(stage, verse, max_batch_size=7)
+        assert (other.status, other.reason) == (JobStatus.FAILED, Reason.NO_CAPACITY)
+        again = await deployed_on_vllm(stage, poems)  # a new version beside the old one, on the same GPU
+        assert again.status is JobStatus.SUCCESS
+        await undeploy_model(stage.ctx, poems.model_id, None, "test")
+        await stage.settle()
+        await stage.fleet.gpus.look()
+        assert [replica.replica_id for replica in await living(stage)] == [two.replica_id]
+        assert stage.fleet.gpus.seen()[0].replica_id == two.replica_id
+        await undeploy_model(stage.ctx, prose.model_id, None, "test")
+        await stage.settle()
+        await stage.fleet.gpus.look()
+        assert stage.fleet.gpus.seen()[0].replica_id is None
+        assert (await deployed_on_vllm(stage, verse, max_batch_size=7)).status is JobStatus.SUCCESS
+
+
+@pytest.mark.usefixtures("with_vllm")
+async def test_a_fine_tune_that_crashes_takes_its_place_again(world: World) -> None:
+    async with open_stage(world) as stage:
+        for name in ("poems", "prose"):
+            await deployed_on_vllm(stage, await fine_tune(stage, name), max_replicas=1)
+        first, second = await living(stage)
+        stage.fleet.crash(first.replica_id)
+        await stage.settle()
+        assert {replica.replica_id for replica in await living(stage)} > {second.replica_id}
+        assert {replica.gpus for replica in await living(stage)} == {first.gpus}
+
+
+@pytest.mark.usefixtures("with_vllm")
+async def test_a_new_server_knows_who_shares_a_gpu(world: World) -> None:
+    async with open_stage(world) as stage:
+        for name in ("poems", "prose"):
+            await deployed_on_vllm(stage, await fine_tune(stage, name))
+        before = await living(stage)
+    async with open_stage(world) as stage:
+        await stage.settle()
+        assert [replica.replica_id for replica in await living(stage)] == [replica.replica_id for replica in before]
+        job = await deployed_on_vllm(stage, await fine_tune(stage, "verse"))
+        assert job.status is JobStatus.SUCCESS
+        assert {replica.gpus for replica in await living(stage)} == {before[0].gpus}
+
+
+@pytest.mark.usefixtures("with_vllm")
+async def test_more_replicas_have_engines_of_their_own_and_others_join_those(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gpus.add()
+    async with open_stage(world) as stage:
+        poems = await deployed_on_vllm(stage, await fine_tune(stage, "poems"), min_replicas=2, max_replicas=4)
+        prose = await deployed_on_vllm(stage, await fine_tune(stage, "prose"), min_replicas=2)
+        assert [job.status for job in (poems, prose)] == 2 * [JobStatus.SUCCESS]
+        both = {(gpu.uuid,) for gpu in stage.fleet.gpus.seen()}
+        for job in (poems, prose):
+            assert {r.gpus for r in await living(stage) if r.deployment_id == job.deployment_id} == both
+        monkeypatch.setattr(stage.autoscaler, "desired", lambda deployment_id: 3)
+        await stage.settle()
+        assert len(await living(stage)) == 4
+        assert await events(stage, poems.deployment_id or "", "NO_CAPACITY")
+
+
+@pytest.mark.usefixtures("with_vllm")
+async def test_on_a_cpu_one_that_joins_needs_no_room_for_the_weights(world: World) -> None:
+    world.gpus.break_down(world.gpus.read().gpus[0].uuid, "it is lost")
+    async with open_stage(world) as stage:
+        await deployed_on_vllm(stage, await fine_tune(stage, "poems"), max_replicas=1)
+        stage.host = replace(stage.host, available_bytes=HOST_RESERVE + SEAT + 4)
+        joins = await deployed_on_vllm(stage, await fine_tune(stage, "prose"), max_replicas=1)
+        assert joins.status is JobStatus.SUCCESS
+        apart = await deployed_on_vllm(stage, await fine_tune(stage, "verse"), max_replicas=1, max_batch_size=7)
+        assert (apart.status, apart.reason) == (JobStatus.FAILED, Reason.NO_CAPACITY)

@@ -95,16 +95,24 @@ async def test_a_slow_load_is_not_cut_short(kit: "Kit") -> None:
     assert fleet.statuses()[slow.replica_id].alive
 
 
-async def test_a_bound_on_the_start_is_kept_where_one_is_set(kit: "Kit") -> None:
-    fleet = await kit.open_fleet(patience=Patience(start_timeout_s=0.3))
+async def test_a_start_that_comes_no_step_further_is_ended_and_says_at_what(kit: "Kit") -> None:
+    """The hasty fleet adopts: within its short time a process would have to come up."""
+    fleet = await kit.open_fleet()
     spec = kit.spec("load")
     await fleet.start(spec)
+    status = await kit.once_in_phase(fleet, spec.replica_id, "loading")
+    await fleet.close(stop_replicas=False)
+    hasty = await kit.open_fleet(kit.known(status), patience=Patience(start_timeout_s=0.3))
 
-    gone = await kit.once_gone(fleet, spec.replica_id)
+    gone = await kit.once_gone(hasty, spec.replica_id)
 
     assert gone.failure is not None
     assert gone.failure.reason is Reason.TIMED_OUT
-    assert "0.3 s" in gone.failure.message
+    assert gone.failure.message.startswith("the replica hung while loading")
+    assert "no step further for 0.3 s" in gone.failure.message
+    assert "DOCKYARD_START_TIMEOUT_S" in gone.failure.message
+    assert not gone.failure.retryable  # it would hang again, for as long again
+    assert gone.failure.log_tail
 
 
 async def test_what_a_dead_replica_had_started_is_ended_too(kit: "Kit", fleet: LocalFleet) -> None:

@@ -11,11 +11,13 @@ import pytest
 from tests.integration.worker_rig import spec
 
 from dockyard.engines.base import Row, Sampling
+from dockyard.engines.groups import group_of
 from dockyard.engines.shared import COMMAND, SharedEngine
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import Adapter
 
 Seated = Callable[..., SharedEngine]
+ON_GPUS = {"device": "cuda", "gpus": 1, "gpu_ids": ["GPU-1"]}
 ROW = Row(list(b"ship"), 8, Sampling(temperature=0))
 
 
@@ -26,7 +28,9 @@ async def seated(tmp_path: Path) -> AsyncIterator[Seated]:
 
     def make(version: str, on_lost: Callable[[], None] = lambda: None, rank: int = 8, **fields: object) -> SharedEngine:
         adapter = Adapter(folder=str(tmp_path), rank=rank, version_id=version, sockets=str(tmp_path))
-        seats.append(SharedEngine(spec(adapter=adapter, **fields), (*COMMAND, "--linger-s", "0.3"), on_lost))
+        own = spec(adapter=adapter, **fields)
+        adapter.group = group_of(own)
+        seats.append(SharedEngine(own, (*COMMAND, "--linger-s", "0.3"), on_lost))
         return seats[-1]
 
     yield make
@@ -88,6 +92,20 @@ async def test_replicas_of_one_version_and_of_other_settings_do_not(seated: Seat
         await asyncio.to_thread(seat.load)
     assert await asyncio.gather(*(text(seat) for seat in seats)) == [b"ship"] * 6
     assert len(engines(tmp_path)) == 6
+
+
+async def test_on_the_same_gpus_there_is_one_engine_whoever_comes(seated: Seated, tmp_path: Path) -> None:
+    first, other = seated("v-1", **ON_GPUS), seated("v-2", **ON_GPUS, threads=3)
+    elsewhere = seated("v-1", **ON_GPUS | {"gpu_ids": ["GPU-2"]})
+    for seat in (first, other, elsewhere):
+        await asyncio.to_thread(seat.load)
+    assert await asyncio.gather(text(first), text(other), text(elsewhere)) == [b"ship"] * 3
+    assert len(engines(tmp_path)) == 2
+    for unwelcome in (seated("v-1", **ON_GPUS), seated("v-3", **ON_GPUS, max_batch_size=5)):
+        with pytest.raises(Failed, match="has no seat") as caught:
+            await asyncio.to_thread(unwelcome.load)
+        assert caught.value.reason is Reason.ENGINE_CRASHED
+    assert len(engines(tmp_path)) == 2
 
 
 async def test_the_engine_outlives_the_replica_that_started_it(seated: Seated, tmp_path: Path) -> None:

@@ -9,8 +9,17 @@ from tests.unit.domain.cards import LARGE, SMALL
 from dockyard.domain.compatibility import compute_type, half_precision
 from dockyard.domain.deployment import Runtime
 from dockyard.domain.devices import DEVICES, GIB, Host, place
-from dockyard.domain.fit import HOST_SHARE, Room, fit_device, place_model, room_on_gpus
-from dockyard.domain.gpus import HostGpu, choose_gpus, sets_free
+from dockyard.domain.fit import (
+    HOST_RESERVE,
+    HOST_SHARE,
+    SEAT,
+    Room,
+    fit_device,
+    place_model,
+    room_on_a_cpu,
+    room_on_gpus,
+)
+from dockyard.domain.gpus import EngineOnGpus, HostGpu, choose_gpus, engines_to_join, sets_free
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
@@ -83,6 +92,48 @@ def test_room_for_replicas_on_gpus_waits_for_those_that_end() -> None:
     assert room_on_gpus(host(gpu(0, replica_id="rp", ending=True)), runtime) == Room(0, settling=True)
     poor = replace(host(gpu(0), gpu(1)), available_bytes=HOST_SHARE)
     assert room_on_gpus(poor, runtime) == Room(0)
+
+
+def engine(*indices: int, group: str = "g", versions: tuple[str, ...] = ("v-1",)) -> EngineOnGpus:
+    return EngineOnGpus(group=group, uuids=tuple(f"GPU-{index}" for index in indices), versions=frozenset(versions))
+
+
+def test_a_replica_joins_engines_of_its_group_that_have_none_of_its_version() -> None:
+    pair, one = engine(1, 2), engine(0)
+    gpus = [gpu(2, engine=pair), gpu(1, engine=pair), gpu(0, engine=one), gpu(3)]
+    assert engines_to_join(gpus, "g", "v-2") == (one, pair)
+    assert engines_to_join(gpus, "g", "v-1") == ()
+    assert engines_to_join(gpus, "h", "v-2") == ()
+    assert engines_to_join([gpu(0, engine=engine(0, group=""))], "", "v-2") == ()
+    assert engines_to_join([replace(gpus[0], fault="lost"), *gpus[1:]], "g", "v-2") == (one,)
+
+
+def test_room_is_for_those_that_join_and_for_those_that_find_gpus() -> None:
+    runtime = Runtime(
+        engine=EngineName.VLLM,
+        device="cuda",
+        gpus=1,
+        compute_type="none",
+        runs_on="",
+        context_length=None,
+        memory_bytes=10 * GIB,
+    )
+    here = host(gpu(0, replica_id="rp", engine=engine(0)), gpu(1))
+    assert room_on_gpus(here, runtime, "g", "v-2") == Room(2)
+    assert room_on_gpus(here, runtime, "g", "v-1") == Room(1)
+    assert room_on_gpus(here, runtime) == Room(1)
+    poor = replace(here, available_bytes=HOST_RESERVE + SEAT)
+    assert room_on_gpus(poor, runtime, "g", "v-2") == Room(1)
+    assert room_on_gpus(poor, runtime, "g", "v-1") == Room(0)
+
+
+def test_on_a_cpu_those_that_join_an_engine_need_a_seat_alone() -> None:
+    tight = replace(host(), available_bytes=HOST_RESERVE + 2 * SEAT)
+    assert room_on_a_cpu(tight, 10 * GIB, 0) == Room(0)
+    assert room_on_a_cpu(tight, 10 * GIB, 0, engines=1) == Room(1)
+    assert room_on_a_cpu(tight, 10 * GIB, 0, engines=5) == Room(2)
+    assert room_on_a_cpu(tight, 10 * GIB, 1, engines=5) == Room(0, settling=True)
+    assert room_on_a_cpu(replace(tight, available_bytes=HOST_RESERVE + SEAT + GIB), GIB, 0, engines=1) == Room(2)
 
 
 def test_gpus_stand_in_where_there_are_as_many_of_one_kind() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +12,7 @@ from dockyard.domain.devices import GIB
 from dockyard.errors import Failed, Reason
 from dockyard.fleets.fake_gpus import FakeGpus
 from dockyard.fleets.local.gpus import GpuPatience, Gpus
+from dockyard.protocols.generation import Adapter
 
 NEVER = GpuPatience(look_every_s=3600, release_every_s=3600)
 OURS, OTHERS = os.getpid(), os.getppid()  # any two that live
@@ -29,6 +30,29 @@ class StepClock:
         return self.at
 
 
+class Engines:
+    """`pids`: of the one on each GPU."""
+
+    def __init__(self) -> None:
+        self.pids: dict[str, int] = {}
+        self.killed: list[int] = []
+
+    def find(self, gpu_ids: Sequence[str]) -> int | None:
+        return self.pids.get(gpu_ids[0])
+
+    def kill(self, pid: int) -> None:
+        self.killed.append(pid)
+
+
+def seat(version: str, group: str = "g") -> Adapter:
+    return Adapter(folder="", rank=8, version_id=version, group=group)
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return Engines()
+
+
 @pytest.fixture
 def clock() -> StepClock:
     return StepClock()
@@ -42,8 +66,8 @@ def machine() -> FakeGpus:
 
 
 @pytest.fixture
-async def gpus(machine: FakeGpus, clock: StepClock) -> AsyncIterator[Gpus]:
-    made = Gpus(machine, clock, NEVER)
+async def gpus(machine: FakeGpus, clock: StepClock, engines: Engines) -> AsyncIterator[Gpus]:
+    made = Gpus(machine, clock, NEVER, engines)
     await made.open()
     yield made
     await made.close()
@@ -209,3 +233,92 @@ async def test_a_machine_without_gpus_is_looked_at_once(clock: StepClock) -> Non
     await asyncio.sleep(0)
     assert machine.reads == 1
     await gpus.close()
+
+
+async def test_who_joins_an_engine_takes_no_gpu_and_is_told_the_same_share(gpus: Gpus, machine: FakeGpus) -> None:
+    uuid = gpus.seen()[0].uuid
+    machine.use(uuid, OTHERS, 4.5)
+    await gpus.take("rp-1", 1, 10 * GIB, seat("v-1"))
+    machine.use(uuid, GONE, 16)  # the engine fills what is left
+    assert await gpus.take("rp-2", 1, 10 * GIB, seat("v-2")) == (uuid,)
+    assert gpus.free_share([uuid]) == pytest.approx(18 / 22.5)
+    for other in (seat("v-1"), seat("v-3", "h"), None):
+        with pytest.raises(Failed, match="is rp-1's"):
+            await gpus.take("rp-3", 1, GIB, other)
+    gpus.note_ending("rp-1")
+    assert (gpus.seen()[0].replica_id, gpus.seen()[0].ending) == ("rp-2", False)
+    gpus.note_ended({"rp-2"})
+    assert await gpus.take("rp-4", 1, 10 * GIB, seat("v-1")) == (uuid,)
+
+
+async def test_an_engine_keeps_its_gpu_until_it_has_ended_and_may_be_joined_until_then(
+    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock
+) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
+    engines.pids[uuid] = os.getsid(0)  # this very process is of that session
+    await gpus.look()
+    gpus.note_ended(())
+    assert gpus.seen()[0].engine is None  # nobody knows yet whether it lives
+    clock.at += 1
+    changes: list[None] = []
+    gpus.on_change = lambda: changes.append(None)
+    await gpus.look()
+    assert changes
+    (seen,) = gpus.seen()
+    assert seen.awaits == "GPU 0 (NVIDIA A10G): the engine that its replicas shared has not ended yet"
+    assert seen.engine is not None
+    assert await gpus.take("rp-2", 1, GIB, seat("v-1")) == (uuid,)
+    assert not gpus.seen()[0].ending
+    machine.use(uuid, OURS, 3)
+    gpus.note_ended(())
+    del engines.pids[uuid]
+    await gpus.look()
+    assert gpus.seen()[0].awaits == f"GPU 0 (NVIDIA A10G): process(es) {OURS} of it are still on it"
+    machine.free(uuid)
+    await gpus.look()
+    assert gpus.seen()[0].replica_id is None
+
+
+async def test_an_engine_that_does_not_end_is_killed(
+    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock
+) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
+    engines.pids[uuid] = OURS
+    await gpus.look()
+    gpus.note_ended(())
+    for waited_s, killed in ((29, []), (1, [OURS]), (29, [OURS])):
+        clock.at += waited_s
+        await gpus.look()
+        assert (engines.killed, gpus.seen()[0].replica_id) == (killed, "rp-1")
+    del engines.pids[uuid]
+    await gpus.look()
+    assert gpus.seen()[0].replica_id is None
+
+
+async def test_a_start_in_vain_leaves_the_others_and_a_waiting_engine_alone(gpus: Gpus, engines: Engines) -> None:
+    (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
+    await gpus.take("rp-2", 1, GIB, seat("v-2"))
+    gpus.drop("rp-2")
+    assert gpus.seen()[0].replica_id == "rp-1"
+    engines.pids[uuid] = OURS
+    await gpus.look()
+    gpus.note_ended(())
+    await gpus.look()
+    await gpus.take("rp-3", 1, GIB, seat("v-3"))
+    gpus.drop("rp-3")
+    await gpus.look()
+    assert gpus.seen()[0].awaits is not None
+    del engines.pids[uuid]
+    await gpus.look()
+    assert gpus.seen()[0].replica_id is None
+
+
+async def test_what_an_earlier_server_gave_to_an_engine_is_shared_on(gpus: Gpus, machine: FakeGpus) -> None:
+    uuid = gpus.seen()[0].uuid
+    machine.use(uuid, OTHERS, 4.5)
+    machine.use(uuid, OURS, 16)
+    for replica, version in (("rp-1", "v-1"), ("rp-2", "v-2")):
+        gpus.keep(replica, (uuid,), os.getsid(0), "g", version)
+    assert await gpus.take("rp-3", 1, 10 * GIB, seat("v-3")) == (uuid,)
+    with pytest.raises(Failed):
+        await gpus.take("rp-4", 1, 10 * GIB, seat("v-2"))

@@ -154,7 +154,7 @@ class ReplicaOut(WireOut):
     engine: str
     compute_type: str
     runs_on: str
-    gpus: tuple[str, ...] = Field(description="UUIDs of the host's GPUs that it has to itself.")
+    gpus: tuple[str, ...] = Field(description="UUIDs of the GPUs that it has, to itself or with others of its engine.")
     version: int
     running: int = Field(description="Requests in the engine now.")
     waiting: int = Field(description="Requests that the replica holds back until the engine is free.")

@@ -52,9 +52,9 @@ class HostGpuOut(WireOut):
         serialization_alias="usedByOthersMiB", description="By processes that are no replicas of this server."
     )
     compute_capability: str
-    replica_id: str | None = Field(description="The replica that has it to itself.")
+    replica_id: str | None = Field(description="The replica that has it, or one of those that share it.")
     state: Literal["free", "taken", "ending", "not used"] = Field(
-        description="`ending`: its replica is on its way out, or is gone and its memory is not free yet."
+        description="`ending`: who has it is on the way out, or is gone and the memory is not free yet."
     )
     message: str | None = Field(description="What is waited for, or why it is not used.")
 

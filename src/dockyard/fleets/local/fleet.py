@@ -19,9 +19,11 @@ from dockyard.fleets.local.folder import RunFolder
 from dockyard.fleets.local.gpus import GpuPatience, Gpus
 from dockyard.fleets.local.host import host_now
 from dockyard.fleets.local.process import Process
-from dockyard.fleets.local.replica import LOG_TAIL_LINES, SERVING, LocalReplica, Patience
+from dockyard.fleets.local.replica import LOG_TAIL_LINES, LocalReplica, Patience
+from dockyard.fleets.local.shared_engines import SharedEngines
 from dockyard.fleets.local.spares import Spares
 from dockyard.fleets.local.spawn import bound, spawn
+from dockyard.fleets.local.start_watch import SERVING
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus, RunningReplica
 from dockyard.protocols.generation import Health, WorkerSpec
 from dockyard.protocols.gpus import GpuReader, NoGpus
@@ -61,7 +63,7 @@ class LocalFleet:
         self._warm_spares = warm_spares
         self._elsewhere = elsewhere
         self._host = host
-        self.gpus = Gpus(gpus or NoGpus(), clock, gpu_patience)
+        self.gpus = Gpus(gpus or NoGpus(), clock, gpu_patience, SharedEngines(self._folder.temporary))
         self.gpus.on_change = self.changed.set
         self._spares = Spares(
             command,
@@ -82,7 +84,7 @@ class LocalFleet:
         _, workers = await asyncio.gather(self.gpus.open(), asyncio.to_thread(find_workers, self._folder.path))
         for replica in known:
             if replica.gpus:
-                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid)
+                self.gpus.keep(replica.replica_id, replica.gpus, replica.pid, replica.engine_group, replica.version_id)
         adopted = await asyncio.gather(*(self._adopt(replica, workers.get(replica.pid)) for replica in known))
         ours = {replica.pid for replica, taken in zip(known, adopted, strict=True) if taken}
         await end_all(worker for pid, worker in workers.items() if pid not in ours)
@@ -163,9 +165,9 @@ class LocalFleet:
         spawned_at = self._clock.monotonic()
         gpus: tuple[str, ...] = ()
         if spec.device == "cuda" and spec.gpus:
-            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes)
+            gpus = await self.gpus.take(spec.replica_id, spec.gpus, spec.gpu_bytes, spec.adapter)
         try:
-            adapter = spec.adapter and msgspec.structs.replace(spec.adapter, sockets=str(self._folder.temporary))
+            adapter = spec.adapter and msgspec.structs.replace(spec.adapter, sockets=self._folder.make_shared())
             share = self.gpus.free_share(gpus)
             told = msgspec.structs.replace(spec, gpu_ids=list(gpus), gpu_share=share, adapter=adapter)
             process = await self._make(told, address)

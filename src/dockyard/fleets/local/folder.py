@@ -42,6 +42,11 @@ class RunFolder:
         _make_private(folder)
         return folder
 
+    def make_shared(self) -> str:
+        """The folder of the sockets of engines that replicas share. Raises as `ensure` does."""
+        _make_private(self.temporary)
+        return str(self.temporary)
+
     def log_path(self, replica_id: str) -> Path:
         return log.path_of(self.path, replica_id)
 
