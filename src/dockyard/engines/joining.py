@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from dockyard.engines.base import Chance
 from dockyard.engines.choosing import Chooser, Picker
@@ -33,6 +34,11 @@ class JoiningDecoder:
         self._never = never
         taken = inspect.signature(model.forward).parameters
         self._tells_positions = "position_ids" in taken  # BLOOM and MPT know distances alone
+        # As far as each layer looks back; the library's own cache knows it of every architecture.
+        self._windows = [
+            layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None
+            for layer in DynamicCache(config=model.config).layers
+        ]
         self._last_scores_only = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
         self.clear()
 
@@ -40,7 +46,7 @@ class JoiningDecoder:
         self._prompts: deque[_Prompts] = deque()
         self._rows: list[_Row] = []
         self._picker: Picker | None = None  # of the rows, made anew when they change
-        self._cache = RowCache(self._capacity)
+        self._cache = RowCache(self._capacity, self._windows)
 
     def join(self, seats: Sequence[Seat]) -> None:
         rows: list[_Row] = []
@@ -49,7 +55,9 @@ class JoiningDecoder:
                 rows.append(_Row(seat))
             except DockyardError as error:  # what is known of it is not of its schema
                 seat.end(error)
-        self._prompts.extend(_Prompts(alike, self._model.device) for alike in _alike(rows))
+        self._prompts.extend(
+            _Prompts(alike, DynamicCache(config=self._model.config), self._model.device) for alike in _alike(rows)
+        )
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -146,11 +154,11 @@ class _Row:
 class _Prompts:
     """Rows whose prompts are read together, padded on the left: a decoder goes on at the right."""
 
-    def __init__(self, rows: Sequence[_Row], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[_Row], cache: DynamicCache, device: torch.device) -> None:
         self.rows = rows
         self.read = 0  # columns
         self.width = max(row.length for row in rows)
-        self.cache = DynamicCache()
+        self.cache = cache
         pads = [self.width - row.length for row in rows]
         known = zip(pads, rows, strict=True)
         self.ids = torch.tensor([[0] * pad + row.known for pad, row in known], device=device)

@@ -5,6 +5,7 @@ is masked. A row that comes is copied in, one that goes is overwritten by the la
 column where the library's own cache copies all of it (a fifth of the time of a step of ten rows at 300 tokens).
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,17 +17,21 @@ _SPARE_COLUMNS = 64  # so many steps pass until the columns are copied to a plac
 
 
 class RowCache(Cache):
-    """For at most `capacity` rows. Rows are numbered without gaps; of a cache without rows nothing is kept."""
+    """For at most `capacity` rows. Rows are numbered without gaps; of a cache without rows nothing is kept.
 
-    def __init__(self, capacity: int) -> None:
+    `windows`: for each layer, how far it looks back, the token itself counted; None: to the beginning. No more is kept.
+    """
+
+    def __init__(self, capacity: int, windows: Sequence[int | None]) -> None:
         super().__init__(layers=[])
         self._capacity = capacity
-        self._hold([])
+        self._windows = windows
+        self._layers: list[_Layer] = []
 
     def add(self, prompts: DynamicCache, lengths: Sequence[int]) -> None:
         """The rows of `prompts`, of which the last `lengths` columns count, become the last ones here."""
         if not self._layers:
-            self._hold([_Layer(self._capacity) for _ in prompts.layers])
+            self._hold([_Layer(self._capacity, window) for window in self._windows])
         for layer, prompt in zip(self._layers, prompts.layers, strict=True):
             assert isinstance(prompt, DynamicLayer)
             assert prompt.keys is not None
@@ -43,7 +48,7 @@ class RowCache(Cache):
         if width == 0:
             self._hold([])
         for layer in self._layers:
-            layer.start = layer.end - width
+            layer.width = width
 
     def _hold(self, layers: "list[_Layer]") -> None:
         self._layers = layers
@@ -51,65 +56,75 @@ class RowCache(Cache):
 
 
 class _Layer(DynamicLayer):
-    """Columns `start` to `end` of the first `rows` rows are what the model sees."""
+    """The model sees the `held` columns before `end` of the first `rows` rows; `width` is what the longest would have
+    without a window.
+    """
 
-    # The library finds out by this whether to mask a window: what is here is never cut to one.
-    is_sliding = False
-
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, window: int | None) -> None:
         super().__init__()
-        self.rows = self.start = self.end = 0
+        self.is_sliding = window is not None
+        self.rows = self.width = self.end = 0
+        self._most = sys.maxsize if window is None else window - 1
         self._capacity = capacity
         self._keys: Any = None
         self._values: Any = None
+
+    @property
+    def held(self) -> int:
+        return min(self.width, self._most)
 
     def add(self, keys: torch.Tensor, values: torch.Tensor, lengths: Sequence[int]) -> None:
         """Both of shape (rows, heads, columns, size of a head)."""
         if self._keys is None:
             self.lazy_initialization(keys, values)
             self._keys, self._values = _nothing(keys), _nothing(values)
-        width = max(*lengths, self.end - self.start)
-        if self.end < width:
-            self._make_room(width)
-        self.start = self.end - width
+        before, self.width = self.held, max(*lengths, self.width)
+        if self.end < self.held:
+            self._make_room(before)
         for buffer, new in ((self._keys, keys), (self._values, values)):
             for index, length in enumerate(lengths):
-                row, begins = buffer[self.rows + index], self.end - length
+                kept = min(length, self._most)
+                row, begins = buffer[self.rows + index], self.end - kept
                 row[:, :begins] = 0  # what is masked is multiplied by zero: it must be a number
-                row[:, begins : self.end] = new[index, :, -length:]
+                row[:, begins : self.end] = new[index, :, new.shape[2] - kept :]
         self.rows += len(lengths)
 
     def remove(self, row: int) -> None:
         self.rows -= 1
         if row < self.rows:
             for buffer in (self._keys, self._values):
-                buffer[row, :, self.start : self.end] = buffer[self.rows, :, self.start : self.end]
+                buffer[row, :, : self.end] = buffer[self.rows, :, : self.end]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.end == self._keys.shape[-2]:
-            self._make_room(self.end - self.start)
+            self._make_room(self.held)
         end = self.end + key_states.shape[-2]  # by one: prompts are read in a cache of their own
         self._keys[: self.rows, :, self.end : end] = key_states
         self._values[: self.rows, :, self.end : end] = value_states
-        self.end = end
-        return self._keys[: self.rows, :, self.start : end], self._values[: self.rows, :, self.start : end]
+        seen = slice(self.end - self.held, end)
+        self.width, self.end = self.width + end - self.end, end
+        return self._keys[: self.rows, :, seen], self._values[: self.rows, :, seen]
 
     def get_seq_length(self) -> int:
-        return self.end - self.start
+        return self.width
 
-    def _make_room(self, width: int) -> None:
-        """For `width` columns and some steps; those that are there come last."""
-        begins = width - (self.end - self.start)
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many columns a step sees, and how many it does not, before those."""
+        return self.held + query_length, self.width - self.held
+
+    def _make_room(self, before: int) -> None:
+        """For the columns that are to be held, and some steps; the `before` that are there come last of the held."""
+        width = self.held
         for name in ("_keys", "_values"):
             old = getattr(self, name)
             # Rows that nobody has used yet take no memory: the system gives out pages at the first write.
             new = old.new_empty((self._capacity, old.shape[1], width + _SPARE_COLUMNS, old.shape[3]))
-            new[: self.rows, :, :begins] = 0
-            new[: self.rows, :, begins:width] = old[: self.rows, :, self.start : self.end]
+            new[: self.rows, :, : width - before] = 0
+            new[: self.rows, :, width - before : width] = old[: self.rows, :, self.end - before : self.end]
             setattr(self, name, new)
-        self.start, self.end = begins, width
+        self.end = width
 
 
 def _nothing(like: torch.Tensor) -> torch.Tensor:

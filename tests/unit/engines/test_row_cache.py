@@ -9,7 +9,9 @@ from transformers import DynamicCache
 
 from dockyard.engines.row_cache import RowCache
 
-CAPACITY, LAYERS, HEADS, SIZE = 4, 2, 3, 2
+CAPACITY, HEADS, SIZE = 4, 3, 2
+WINDOWS = (None, 24)
+LAYERS = len(WINDOWS)
 Move = tuple[str, int, int]
 MOVES = st.lists(
     st.tuples(st.sampled_from(["add", "step", "step", "remove"]), st.integers(1, 90), st.integers(0, CAPACITY - 1)),
@@ -31,7 +33,7 @@ class Held:
 @given(MOVES)
 def test_what_is_seen_is_what_was_put_in(moves: list[Move]) -> None:
     torch.manual_seed(0)
-    cache, held = RowCache(CAPACITY), Held([])
+    cache, held = RowCache(CAPACITY, WINDOWS), Held([])
     for move, number, which in moves:
         if move == "add" and len(held.rows) < CAPACITY:
             add(cache, held, [number, 1 + number // 2][: CAPACITY - len(held.rows)])
@@ -64,10 +66,14 @@ def remove(cache: RowCache, held: Held, row: int) -> None:
 def step(cache: RowCache, held: Held) -> None:
     new = torch.randn(LAYERS, len(held.rows), HEADS, 1, SIZE)
     held.rows = [torch.cat([row, new[:, index]], dim=2) for index, row in enumerate(held.rows)]
+    sizes = [layer.get_mask_sizes(1) for layer in cache.layers]
     for layer in range(LAYERS):
         keys, values = cache.update(new[layer], -new[layer], layer)
-        assert keys.shape == values.shape == (len(held.rows), HEADS, held.width, SIZE)
+        seen = min(held.width, WINDOWS[layer] or held.width)
+        assert keys.shape == values.shape == (len(held.rows), HEADS, seen, SIZE)
+        assert sizes[layer] == (seen, held.width - seen)
         assert torch.isfinite(keys).all()  # what is masked, too: it is multiplied by zero
         for index, row in enumerate(held.rows):
-            assert torch.equal(keys[index, :, held.width - row.shape[2] :], row[layer])
-            assert torch.equal(values[index, :, held.width - row.shape[2] :], -row[layer])
+            kept = min(row.shape[2], seen)
+            assert torch.equal(keys[index, :, seen - kept :], row[layer, :, row.shape[2] - kept :])
+            assert torch.equal(values[index, :, seen - kept :], -row[layer, :, row.shape[2] - kept :])
