@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         True,
         description="Keep one process per engine in use that has done its imports, so that replicas start at once.",
     )
+    start_timeout_s: float = Field(
+        1800.0,
+        gt=0,
+        description="How long a starting replica may come no step further before it is killed, in seconds.",
+    )
     queue_limit: int = Field(
         1000,
         ge=0,

@@ -16,6 +16,7 @@ import pytest
 from tests.integration.prepare_rig import T5_DATE, Midway, Rig, large_model
 
 from dockyard.errors import Failed, Reason
+from dockyard.oom_score import GOES_FIRST_BY
 from dockyard.protocols.preparation import ImportTask, PathSource, Progress
 
 
@@ -72,6 +73,13 @@ async def test_killed_in_mid_write_nothing_is_visible_and_the_next_run_succeeds(
     await rig.preparer.clean_scratch()
     assert rig.in_scratch == []
     assert not (await rig.import_model(T5_DATE)).reused
+
+
+async def test_when_memory_runs_out_it_goes_before_replicas(rig: Rig, tmp_path: Path) -> None:
+    with _stuck_midway(rig, large_model(tmp_path / "large")) as (process, _, _):
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        its = int(Path("/proc", str(process.pid), "oom_score_adj").read_text())
+    assert its == min(1000, own + GOES_FIRST_BY)
 
 
 async def test_scratch_of_a_living_process_is_not_cleaned(rig: Rig, tmp_path: Path) -> None:

@@ -141,6 +141,11 @@ class Inference:
 def _too_late(account: Account) -> TimedOut:
     assert account.route is not None  # the guard's deadline is the route's
     limit = f"the endpoint timeout of '{account.route.name}', {account.route.endpoint_timeout_s} s"
+    if lost := max((generation.moves for generation in account.generations if not generation.placed), default=0):
+        return TimedOut(
+            f"no complete reply within {limit}: the request lost its replica {lost} time(s) and still waited for "
+            "another one; try again later, the deployment's events and logs tell why replicas ended"
+        )
     if any(generation.placed for generation in account.generations):
         return TimedOut(
             f"no complete reply within {limit}; ask for fewer tokens, or raise endpointTimeout of the deployment"

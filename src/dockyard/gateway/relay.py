@@ -45,7 +45,9 @@ class Sink(Protocol):
 
 
 class Generation:
-    """A prompt on its way: what was asked, what came so far, and how it ended."""
+    """A prompt on its way: what was asked, what came so far, and how it ended. `placed`: it has a place on a replica
+    now; `moves`: how often it has lost one.
+    """
 
     __slots__ = (
         "_parts",
@@ -135,7 +137,9 @@ class Relay:
                         lease.failed()
                     budget = budget or _Budget(generation)
                     budget.spend(lost)
+                    generation.placed = False
                     lease = await pool.take_another(lease)
+                    generation.placed = True
                 else:
                     lease.finish()
                     return

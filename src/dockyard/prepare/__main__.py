@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from dockyard import oom_score
 from dockyard.errors import DockyardError
 from dockyard.prepare import network
 from dockyard.prepare.artifacts import ScratchLock
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--data-dir", required=True, help="tells the processes of one server from another's")
     parser.parse_args()
     _die_with_parent()
+    oom_score.go_first()
     reporter = Reporter(_take_over_stdout())
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     network.prepare_environment(online=isinstance(task, ImportTask) and isinstance(task.source, HubSource))

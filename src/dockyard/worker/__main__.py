@@ -14,6 +14,7 @@ import sys
 import msgspec
 import uvloop
 
+from dockyard import oom_score
 from dockyard.protocols.generation import WorkerSpec
 from dockyard.worker.app import ReplicaApp
 from dockyard.worker.log import log
@@ -27,6 +28,7 @@ _LAST_WORDS_S = 1.0  # for watchers to read the last line
 def main() -> None:
     """Never returns: threads may be inside native code, which a normal exit would wait for or tear down under them."""
     arguments = _arguments()
+    oom_score.go_first()  # until it is ready; what is forked from a spare inherits it
     try:
         spec, listening = _task(arguments)
     except msgspec.DecodeError as error:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from dockyard import oom_score
 from dockyard.clock import SystemClock
 from dockyard.engines.base import Engine, TellsItsStart
 from dockyard.engines.failures import translated
@@ -96,6 +97,7 @@ class Replica:
         self._timings = {**self._timings, "warmUpMs": self._ms_since(began)}
         if self._phase == "warming_up":
             self._serving = serving
+            oom_score.go_with_others()
             self._enter("ready", "")
             await asyncio.to_thread(give_back_freed)
 

@@ -131,7 +131,28 @@ async def test_the_endpoint_timeout_is_a_504(rig: Rig) -> None:
     reply = await rig.http().post(CHAT, json=STREAM)
     assert reply.status_code == 504
     assert reply.json()["error"]["code"] == "TIMED_OUT"
+    assert "lost" not in reply.json()["error"]["message"]
     assert rig.gateway.load(ID) == Demand(0, 0)
+
+
+async def test_who_lost_a_replica_and_waits_for_the_next_is_told_so(tmp_path: Any) -> None:
+    """Whatever it had asked for, it is not what took so long."""
+    loads = Loads()
+    async with rigged(tmp_path, on_load=loads) as rig:
+        double = await rig.double()
+        rig.publish(endpoint_timeout_s=1)
+        double.hold, double.break_after = asyncio.Event(), 3
+        task = asyncio.create_task(rig.http().post(CHAT, json=ASK))
+        await double.started.wait()
+        rig.publish(replicas=())
+        double.hold.set()
+        await loads.until(queued=1, in_flight=0)
+        reply = await task
+        assert reply.status_code == 504
+        message = reply.json()["error"]["message"]
+        assert "lost its replica 1 time(s) and still waited for another one" in message
+        assert "1 s" in message
+        assert "fewer tokens" not in message
 
 
 async def test_the_endpoint_timeout_ends_a_stream_with_an_error_event(rig: Rig) -> None:

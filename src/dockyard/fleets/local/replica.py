@@ -16,28 +16,28 @@ from dockyard.fleets.local.autopsy import Exit, failure_of
 from dockyard.fleets.local.channel import Channel
 from dockyard.fleets.local.folder import temporary_folder
 from dockyard.fleets.local.process import Process
+from dockyard.fleets.local.start_watch import SERVING, StartWatch
 from dockyard.protocols.fleet import ReplicaAddress, ReplicaStatus
 from dockyard.protocols.generation import Health, ReplicaError
 
 LOG_TAIL_LINES = 20
 _LAST_WORDS_S = 1.0  # for what a dead process had still written to its socket
 _RECONNECT_S = (0.05, 2.0)  # first and longest wait
-SERVING = ("ready", "draining")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long silence is borne. A replica that loads is asked more patiently: an import may hold its only thread.
 
-    There is no bound on the time until it is ready unless `start_timeout_s` sets one: large models load slowly. An
-    adopted replica must say something within `adopt_timeout_s`.
+    However long it takes until it is ready, for large models load slowly: every `start_timeout_s` it must have come a
+    step further, or it hangs. An adopted replica must say something within `adopt_timeout_s`.
     """
 
     probe_interval_s: float = 5.0
     probe_timeout_s: float = 5.0
     loading_probe_timeout_s: float = 60.0
     failed_probes: int = 3
-    start_timeout_s: float | None = None
+    start_timeout_s: float = 1800.0
     adopt_timeout_s: float = 10.0
     adopt_head_start_s: float = 0.25  # for a replica's answer before the others are served without it
     failed_grace_s: float = 2.0
@@ -87,6 +87,8 @@ class LocalReplica:
         self._oom_kills = cgroup.oom_kills()
         self._unwanted = False  # somebody asked for the end
         self._cause: ReplicaError | None = None  # why the end will come, known before it came
+        self._hopeless = False  # the same start would end so again
+        self._start = StartWatch(clock, patience.start_timeout_s, health)
         self._over = asyncio.Event()  # nothing is left of it, or it is no longer ours
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -96,8 +98,7 @@ class LocalReplica:
         self._process.observe()
         self._watching = self._spawn_task(self._watch())
         self._spawn_task(self._probe())
-        if self._patience.start_timeout_s is not None:
-            self._spawn_task(self._bound_start(self._patience.start_timeout_s))
+        self._spawn_task(self._bound_start())
         if self._spawned_at is None and self.status.health is None:
             self._spawn_task(self._bound_silence(self._patience.adopt_timeout_s))
         self._spawn_task(self._bury())
@@ -136,6 +137,7 @@ class LocalReplica:
             self.status = replace(self.status, spawn_ms=spawn_ms)
         before = self.status.health
         self.status = replace(self.status, health=health)
+        self._start.take(health)
         if health.phase == "failed" and self._cause is None:
             self._cause = health.failure or ReplicaError("failed", Reason.ENGINE_FAILED, "the engine gave no reason")
             self._spawn_task(self._end(self._patience.failed_grace_s))
@@ -162,13 +164,15 @@ class LocalReplica:
             return False
         return True
 
-    async def _bound_start(self, timeout_s: float) -> None:
-        if await self._process.exits_within(timeout_s) or self._unwanted:
-            return
-        if self.status.health is None or self.status.health.phase not in SERVING:
-            self._condemn(
-                f"the replica was not ready within {timeout_s:g} s and was killed; allow it more time to load"
-            )
+    async def _bound_start(self) -> None:
+        """Kill it once it has come no step further for so long: it would be waited for for ever."""
+        while (left_s := self._start.left_s()) is not None:
+            if left_s <= 0:
+                self._hopeless = True
+                self._condemn(self._start.told())
+                return
+            if await self._process.exits_within(left_s):
+                return
 
     async def _bound_silence(self, timeout_s: float) -> None:
         if not await self._process.exits_within(timeout_s) and self.status.health is None:
@@ -208,7 +212,7 @@ class LocalReplica:
     def _failure_at_end(self, exit: Exit) -> ReplicaFailure | None:
         if self._unwanted and self._cause is None:
             return None
-        return failure_of(
+        failure = failure_of(
             exit,
             said=self._cause,
             oom_killed=cgroup.oom_kills() > self._oom_kills,
@@ -216,6 +220,7 @@ class LocalReplica:
             at=self._clock.now(),
             on_gpus=bool(self.status.gpus),
         )
+        return replace(failure, retryable=failure.retryable and not self._hopeless)
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
