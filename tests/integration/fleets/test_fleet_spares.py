@@ -14,6 +14,7 @@ from dockyard.domain.devices import GIB, MIB, Host
 from dockyard.errors import Reason
 from dockyard.fleets.local.fleet import WORKER_COMMAND, LocalFleet
 from dockyard.fleets.local.replica import Patience
+from dockyard.oom_score import GOES_FIRST_BY
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -32,6 +33,17 @@ async def fleet(kit: "Kit") -> LocalFleet:
 async def spare(kit: "Kit", fleet: LocalFleet) -> psutil.Process:
     fleet.keep_warm(["echo"])
     return await kit.once_warm(fleet, "echo")
+
+
+async def test_when_memory_runs_out_a_spare_goes_before_its_replicas(
+    kit: "Kit", fleet: LocalFleet, spare: psutil.Process
+) -> None:
+    status = await kit.start_ready(fleet, "echo")
+
+    own, of_spare, of_replica = (
+        int(Path("/proc", str(pid), "oom_score_adj").read_text()) for pid in ("self", spare.pid, status.pid)
+    )
+    assert (of_spare, of_replica) == (min(1000, own + GOES_FIRST_BY), own)
 
 
 async def test_a_replica_of_a_spare_is_like_any_other(kit: "Kit", fleet: LocalFleet, spare: psutil.Process) -> None:
