@@ -23,7 +23,8 @@ HEAD = """\
 Written by `scripts/bench` out of what its programs measured; [`bench/`](../bench) holds them. Each one starts Dockyard
 and its peers on the same model in one run, in turn, several rounds. A ratio is made within a round, so what else ran on
 the machine then ran beside both. A number is a median; in brackets are the lowest and the highest. The load comes from
-the same machine and shares its cores. Peers have environments of their own (`bench/peers/make`). Run it yourself:
+the same machine and shares its cores. Peers have environments of their own (`bench/peers/make`). All of it is on the
+CPU: **not run on a GPU yet**. Run it yourself:
 
 ```sh
 scripts/bench                # all of it, hours on two cores

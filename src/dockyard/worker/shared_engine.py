@@ -1,5 +1,5 @@
 """One engine for replicas that add their own adapter to the same base: `python -m dockyard.worker.shared_engine
---socket-fd N < spec.json`. Started by the first of them (`engines.shared`), it ends when the last one has left.
+--socket-fd N < spec.json`. Started by the first of them (`engines.seats`), it ends when the last one has left.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dockyard.engines.base import Engine, Generation, Row, TellsItsStart
 from dockyard.engines.constraint import Constraint
 from dockyard.engines.failures import translated
 from dockyard.engines.registry import import_engine
-from dockyard.engines.shared import temporary_folder
+from dockyard.engines.seats import temporary_folder
 from dockyard.engines.sharing import (
     Broken,
     Cancel,
