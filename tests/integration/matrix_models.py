@@ -25,7 +25,9 @@ from tests.integration.matrix_configs import CONFIGS, VARIATIONS, VOCABULARY
 from dockyard.domain.card import Family, ModelCard
 from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on, compute_type
 from dockyard.domain.spec import EngineName, Quantization
-from dockyard.engines.base import Engine, Row, Sampling
+from dockyard.engines.base import Engine, Generation, Row, Sampling
+from dockyard.engines.continuous import Seat
+from dockyard.engines.outbox import Outbox
 from dockyard.engines.registry import import_engine
 from dockyard.prepare.convert_task import run_convert
 from dockyard.prepare.describe import describe
@@ -96,29 +98,41 @@ async def run(
 
 
 async def run_joined(folder: Path, card: ModelCard) -> list[list[int]]:
-    """The same, each joining at a step of those that run: a short one that goes on long, both prompts, and, as one has
-    left, the second again.
+    """What they become on Transformers when two more join at the fourth step of two, and prompts are read in pieces so
+    small that some are nothing but padding for the shorter ones.
     """
-    with loaded(EngineName.TRANSFORMERS, Quantization.NONE, folder, folder, card) as engine:
-        long, short = PROMPTS
-        first = engine.submit(Row(short, 5 * NEW_TOKENS, GREEDY))
-        begun = await anext(first)
-        joined = [engine.submit(Row(long, NEW_TOKENS, GREEDY))]
-        ids = [await anext(joined[0])]
-        joined.append(engine.submit(Row(short, NEW_TOKENS, GREEDY)))
-        made = [[*ids[0], *[token async for more in joined[0] for token in more]]]
-        made.append([token async for more in joined[1] for token in more])
-        again = engine.submit(Row(short, NEW_TOKENS, GREEDY))
-        made.append([token async for more in again for token in more])
-        begun += [token async for more in first for token in more]
-        return [made[0], made[1], made[2], begun[:NEW_TOKENS]]
+    from transformers import AutoModelForCausalLM
+
+    from dockyard.engines import joining
+
+    joining.CHUNK, joining.CHUNK_ALONE = {"cpu": 5}, 11
+    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+    joining.settle_long_rope(model, served_context(card))
+    decoder = joining.JoiningDecoder(model, capacity=4, never=())
+    outbox = Outbox(frozenset(card.eos_token_ids))
+    generations = [Generation(Row(prompt, NEW_TOKENS, GREEDY), lambda _: None) for prompt in 2 * PROMPTS]
+    seats = [Seat(generation, outbox, extra=False) for generation in generations]
+    decoder.join(seats[:2])
+    steps = 0
+    while not all(seat.ended for seat in seats):
+        if steps == 4:
+            decoder.join(seats[2:])
+        decoder.step()
+        steps += 1
+    outbox.deliver()
+    return [[token async for ids in generation for token in ids] for generation in generations]
+
+
+def served_context(card: ModelCard) -> int | None:
+    """As far as the model is what it was first trained as: past that LongRoPE has other frequencies for all texts."""
+    return card.plain_context or card.context_length
 
 
 @contextmanager
 def loaded(
     engine_name: EngineName, quantization: Quantization, folder: Path, artifact: Path, card: ModelCard
 ) -> Iterator[Engine]:
-    served, _ = card_on(engine_name, card)
+    card_on(engine_name, card)  # raises where it cannot
     engine = import_engine(engine_name)(
         WorkerSpec(
             replica_id="rp-1",
@@ -129,8 +143,8 @@ def loaded(
             family=card.family,
             device="cpu",
             compute_type=compute_type(engine_name, quantization, "cpu"),
-            max_batch_size=len(PROMPTS) + 1,
-            context_length=served.context_length,
+            max_batch_size=len(PROMPTS),
+            context_length=served_context(card),
             threads=1,
             eos_token_ids=list(card.eos_token_ids),
             decoder_start_token_id=card.decoder_start_token_id,

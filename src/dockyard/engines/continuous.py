@@ -53,8 +53,10 @@ class InFlight(Protocol):
         """Take these in. Each gets its first token from one of the next steps."""
         ...
 
-    def step(self) -> None:
-        """Blocks for a step: a token for each row whose prompt has been read, or a part of a prompt, or both."""
+    def step(self) -> bool:
+        """Blocks for a step: a token for each row whose prompt has been read, or parts of prompts, or both. Whether it
+        was tokens alone.
+        """
         ...
 
     def clear(self) -> None:
@@ -103,6 +105,9 @@ class Continuous:
         self._outbox.use_this_loop()
         generation = Generation(row, self._forget)
         with self._changed:
+            if self._closed:
+                generation.cancel()
+                return generation
             self._waiting[generation] = self._now()
             self._changed.notify()
             if self._thread is None:
@@ -133,13 +138,14 @@ class Continuous:
             began = self._now()
             try:
                 self._in_flight.join(new)
-                self._in_flight.step()
-            except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
+                if self._in_flight.step():
+                    self._pace_s += _NEW * (self._now() - began - self._pace_s)
+            # Whatever the library throws is the answer of these rows, no more; a panic of Rust's is no Exception.
+            except BaseException as failure:  # noqa: BLE001
                 error = translated(failure, "the generation")
                 for seat in self._seats:
                     seat.end(error)
                 self._in_flight.clear()
-            self._pace_s += _NEW * (self._now() - began - self._pace_s)
 
     def _admit(self) -> list[Seat] | None:
         """Seat whoever may come in; wait while there is nobody. None: closed."""
@@ -151,6 +157,8 @@ class Continuous:
                 return None
             new = self._seated()
             self._seats = [*self._seats, *new]
+            for seat in new:
+                del self._waiting[seat.generation]
         self.largest_batch = max(self.largest_batch, sum(not seat.extra for seat in self._seats))
         return new
 
@@ -167,6 +175,4 @@ class Continuous:
             elif extra < self._extra and now - since >= _PATIENCE * self._pace_s * generation.row.max_new:
                 extra += 1
                 new.append(Seat(generation, self._outbox, extra=True))
-        for seat in new:
-            del self._waiting[seat.generation]
         return new

@@ -20,7 +20,7 @@ _CORRUPT = (
 )
 
 
-def translated(error: Exception, doing: str) -> DockyardError:
+def translated(error: BaseException, doing: str) -> DockyardError:
     """`error` as one of ours, with the reason that its type or message tells; ENGINE_FAILED otherwise."""
     if isinstance(error, DockyardError):
         return error

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from dockyard.engines.base import Chance
 from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.continuous import Seat
 from dockyard.engines.failures import translated
 from dockyard.engines.row_cache import RowCache
-from dockyard.errors import DockyardError
 
-# Tokens of prompts that are read between two steps of those who generate: 256 take some three of SmolLM2's steps.
-_CHUNK = 256
-_CHUNK_ALONE = 2048  # while nobody generates; bounds what the activations take
+# Tokens of prompts that are read between two steps of those who generate. On a CPU they take some three of SmolLM2's
+# steps; on a GPU a prompt costs less than its tokens tell.
+CHUNK = {"cpu": 256, "cuda": 2048}
+CHUNK_ALONE = 2048  # while nobody generates; bounds what the activations take
 # Prompts are read together if the longest is longer than the shortest by this many tokens or by a quarter.
 _SURPLUS = 32
 
@@ -53,55 +54,68 @@ class JoiningDecoder:
         for seat in seats:
             try:
                 rows.append(_Row(seat))
-            except DockyardError as error:  # what is known of it is not of its schema
-                seat.end(error)
-        self._prompts.extend(
-            _Prompts(alike, DynamicCache(config=self._model.config), self._model.device) for alike in _alike(rows)
-        )
+            except Exception as error:  # noqa: BLE001  as when what is known of it is not of its schema
+                seat.end(translated(error, "beginning the row"))
+        for alike in _alike(rows):
+            self._prompts.append(_Prompts(alike, DynamicCache(config=self._model.config), self._model.device))
 
     @torch.inference_mode()
-    def step(self) -> None:
-        if self._prompts:
-            prompts = self._prompts.popleft()
-            try:
-                self._read(prompts)
-            except Exception as error:  # noqa: BLE001  whatever the library throws, those who run are not to blame
-                for row in prompts.rows:
-                    row.seat.end(translated(error, "reading the prompt"))
+    def step(self) -> bool:
+        self._let_go()
+        reads = bool(self._prompts)
+        room = CHUNK[self._model.device.type] if self._rows else CHUNK_ALONE
+        for _ in range(len(self._prompts)):  # each at most once; the first whatever its size
+            if room > 0:
+                room -= self._read(self._prompts.popleft(), room)
         if self._rows:
             self._advance()
+        return not reads
 
-    def _read(self, prompts: "_Prompts") -> None:
-        if all(row.seat.cancelled for row in prompts.rows):
+    def _let_go(self) -> None:
+        """Whoever was cancelled while prompts are read needs no seat; those who run leave at their next token."""
+        for prompts in self._prompts:
             for row in prompts.rows:
-                row.seat.end()
-            return
-        chunk = max(1, (_CHUNK if self._rows else _CHUNK_ALONE) // len(prompts.rows))
-        begins, prompts.read = prompts.read, min(prompts.read + chunk, prompts.width)
-        mask = prompts.mask[:, : prompts.read]
-        scores = self._scores(prompts.ids[:, begins : prompts.read], mask, prompts.cache)
-        if prompts.read < prompts.width:
-            self._prompts.append(prompts)
-            return
-        picker = self._picker_of(prompts.rows)
-        self._note(prompts.rows, picker.pick(scores))
-        if all(picker.done):
-            return
-        # Those who ended with their first token go the way of all others: it is rare.
-        self._cache.add(prompts.cache, [row.length for row in prompts.rows])
-        others = len(self._rows)
-        self._rows += prompts.rows
-        self._picker = None
-        self._drop([*[False] * others, *picker.done])
+                if row.seat.cancelled:
+                    row.seat.end()
+        self._prompts = deque(prompts for prompts in self._prompts if not prompts.ended)
+
+    def _read(self, prompts: "_Prompts", room: int) -> int:
+        """The next columns of these prompts, `room` tokens at most but one column at least. How many tokens it was."""
+        begins, prompts.read = prompts.read, min(prompts.read + max(1, room // len(prompts.rows)), prompts.width)
+        try:
+            ids, mask = prompts.ids[:, begins : prompts.read], prompts.mask[:, : prompts.read]
+            scores = self._scores(ids, mask, prompts.cache)
+            if prompts.read < prompts.width:
+                self._prompts.append(prompts)
+            else:
+                self._cache.make_room(prompts.cache, [row.length for row in prompts.rows])
+                self._note(prompts.rows, self._picker_of(prompts.rows).pick(scores))
+        except Exception as error:  # noqa: BLE001  whatever the library throws, those who run are not to blame
+            for row in prompts.rows:
+                row.seat.end(translated(error, "reading the prompt"))
+        if prompts.read == prompts.width:
+            self._seat(prompts)
+        return (prompts.read - begins) * len(prompts.rows)
+
+    def _seat(self, prompts: "_Prompts") -> None:
+        """Beside those who run. An error here is everybody's: the cache may be torn."""
+        stay = [index for index, row in enumerate(prompts.rows) if not row.seat.ended]
+        if stay:
+            self._cache.add(prompts.cache, {index: prompts.rows[index].length for index in stay})
+            self._rows += [prompts.rows[index] for index in stay]
+            self._picker = None
+        elif not self._rows:
+            self._cache.narrow(0)
 
     def _advance(self) -> None:
         """The next token of each row."""
         if self._picker is None:
             self._picker = self._picker_of(self._rows)
-        lengths = torch.tensor([[row.length + 1] for row in self._rows], device=self._model.device)
+        device = self._model.device
+        lengths = torch.tensor([[row.length + 1] for row in self._rows], device=device)
         width = max(row.length for row in self._rows) + 1
-        mask = (torch.arange(width, 0, -1, device=self._model.device) <= lengths).long()
-        ids = torch.tensor([[row.token] for row in self._rows], device=self._model.device)
+        mask = (torch.arange(width, 0, -1, device=device) <= lengths).long()
+        ids = torch.tensor([[row.token] for row in self._rows], device=device)
         scores = self._scores(ids, mask, self._cache)
         for row in self._rows:
             row.length += 1
@@ -138,6 +152,22 @@ class JoiningDecoder:
         self._picker = None
 
 
+def settle_long_rope(model: Any, context: int | None) -> None:
+    """One set of LongRoPE's frequencies for all texts: the long one where `context` (tokens; None: all that the model
+    has) is longer than what the model was first trained on.
+
+    The library takes the set that the longest row of a step asks for. Then a row's text would depend on its company,
+    and a prompt that is read in chunks would be of both sets. vLLM decides it as here.
+    """
+    for module in model.modules():
+        if getattr(module, "rope_type", None) != "longrope":
+            continue
+        trained = module.config.rope_parameters["original_max_position_embeddings"]
+        if (context or module.config.max_position_embeddings) > trained:
+            frequencies, _ = ROPE_INIT_FUNCTIONS["longrope"](module.config, model.device, seq_len=trained + 1)
+            module.original_inv_freq.copy_(frequencies)  # which is what short texts would get
+
+
 class _Row:
     """`length`: tokens of it in a cache. `token`: the one that was chosen last, which is not in it yet."""
 
@@ -163,6 +193,10 @@ class _Prompts:
         known = zip(pads, rows, strict=True)
         self.ids = torch.tensor([[0] * pad + row.known for pad, row in known], device=device)
         self.mask = torch.tensor([[0] * pad + [1] * (self.width - pad) for pad in pads], device=device)
+
+    @property
+    def ended(self) -> bool:
+        return all(row.seat.ended for row in self.rows)
 
 
 class _Emitted:

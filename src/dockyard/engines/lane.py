@@ -113,7 +113,8 @@ class Lane:
         error: BaseException | None = None
         try:
             self._run_batch([generation.row for generation in batch], _Emitted(self, batch))
-        except Exception as failure:  # noqa: BLE001  whatever the library throws is the answer of these rows, no more
+        # Whatever the library throws is the answer of these rows, no more; a panic of Rust's is no Exception.
+        except BaseException as failure:  # noqa: BLE001
             error = translated(failure, "the generation")
         for generation in batch:
             self._outbox.end(generation, error)

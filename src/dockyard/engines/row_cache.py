@@ -6,7 +6,7 @@ column where the library's own cache copies all of it (a fifth of the time of a 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,15 +28,22 @@ class RowCache(Cache):
         self._windows = windows
         self._layers: list[_Layer] = []
 
-    def add(self, prompts: DynamicCache, lengths: Sequence[int]) -> None:
-        """The rows of `prompts`, of which the last `lengths` columns count, become the last ones here."""
-        if not self._layers:
-            self._hold([_Layer(self._capacity, window) for window in self._windows])
+    def make_room(self, prompts: DynamicCache, lengths: Sequence[int]) -> None:
+        """For these rows of `prompts` at most, of which the last `lengths` columns count. What is seen stays as it is,
+        also when memory is short and this fails.
+        """
+        layers = self._layers or [_Layer(self._capacity, window) for window in self._windows]
+        for layer, prompt in zip(layers, prompts.layers, strict=True):
+            layer.make_room_for(_states(prompt)[0], len(lengths), max(lengths))
+        self._hold(layers)
+
+    def add(self, prompts: DynamicCache, lengths: Mapping[int, int]) -> None:
+        """Rows of `prompts` by their numbers there, each with its length, become the last ones here. There is room.
+        `prompts` is empty afterwards, layer by layer: twice all of it would be too much.
+        """
         for layer, prompt in zip(self._layers, prompts.layers, strict=True):
-            assert isinstance(prompt, DynamicLayer)
-            assert prompt.keys is not None
-            assert prompt.values is not None
-            layer.add(prompt.keys, prompt.values, lengths)
+            layer.add(*_states(prompt), lengths)
+            _empty(prompt)
 
     def remove(self, row: int) -> None:
         """The last row takes its number."""
@@ -73,18 +80,21 @@ class _Layer(DynamicLayer):
     def held(self) -> int:
         return min(self.width, self._most)
 
-    def add(self, keys: torch.Tensor, values: torch.Tensor, lengths: Sequence[int]) -> None:
-        """Both of shape (rows, heads, columns, size of a head)."""
+    def make_room_for(self, like: torch.Tensor, rows: int, length: int) -> None:
+        """`like`: of shape (rows, heads, columns, size of a head)."""
         if self._keys is None:
-            self.lazy_initialization(keys, values)
-            self._keys, self._values = _nothing(keys), _nothing(values)
-        before, self.width = self.held, max(*lengths, self.width)
-        if self.end < self.held:
-            self._make_room(before)
+            self.lazy_initialization(like, like)
+            self._keys, self._values = _nothing(like), _nothing(like)
+        width = min(max(length, self.width), self._most)
+        if self.end < width or self.rows + rows > self._keys.shape[0]:
+            self._make_room(max(width, self.held), self.rows + rows)
+
+    def add(self, keys: torch.Tensor, values: torch.Tensor, lengths: Mapping[int, int]) -> None:
+        self.width = max(*lengths.values(), self.width)
         for buffer, new in ((self._keys, keys), (self._values, values)):
-            for index, length in enumerate(lengths):
+            for place, (index, length) in enumerate(lengths.items(), self.rows):
                 kept = min(length, self._most)
-                row, begins = buffer[self.rows + index], self.end - kept
+                row, begins = buffer[place], self.end - kept
                 row[:, :begins] = 0  # what is masked is multiplied by zero: it must be a number
                 row[:, begins : self.end] = new[index, :, new.shape[2] - kept :]
         self.rows += len(lengths)
@@ -99,7 +109,7 @@ class _Layer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.end == self._keys.shape[-2]:
-            self._make_room(self.held)
+            self._make_room(self.held, self.rows)
         end = self.end + key_states.shape[-2]  # by one: prompts are read in a cache of their own
         self._keys[: self.rows, :, self.end : end] = key_states
         self._values[: self.rows, :, self.end : end] = value_states
@@ -114,17 +124,27 @@ class _Layer(DynamicLayer):
         """How many columns a step sees, and how many it does not, before those."""
         return self.held + query_length, self.width - self.held
 
-    def _make_room(self, before: int) -> None:
-        """For the columns that are to be held, and some steps; the `before` that are there come last of the held."""
-        width = self.held
-        for name in ("_keys", "_values"):
-            old = getattr(self, name)
-            # Rows that nobody has used yet take no memory: the system gives out pages at the first write.
-            new = old.new_empty((self._capacity, old.shape[1], width + _SPARE_COLUMNS, old.shape[3]))
-            new[: self.rows, :, : width - before] = 0
-            new[: self.rows, :, width - before : width] = old[: self.rows, :, self.end - before : self.end]
-            setattr(self, name, new)
+    def _make_room(self, width: int, rows: int) -> None:
+        """For `width` columns and some steps; the held ones come last of them."""
+        # On a CPU rows that nobody has used yet take no memory: the system gives out pages at the first write.
+        rows = self._capacity if self._keys.device.type == "cpu" else rows
+        begins = width - self.held
+        made: list[torch.Tensor] = []
+        for old in (self._keys, self._values):
+            new = old.new_empty((rows, old.shape[1], width + _SPARE_COLUMNS, old.shape[3]))
+            new[: self.rows, :, :begins] = 0
+            new[: self.rows, :, begins:width] = old[: self.rows, :, self.end - self.held : self.end]
+            made.append(new)
+        self._keys, self._values = made
         self.end = width
+
+
+def _states(prompt: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return prompt.keys, prompt.values
+
+
+def _empty(prompt: Any) -> None:
+    prompt.keys = prompt.values = None
 
 
 def _nothing(like: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.cohorts import by_key
 from dockyard.engines.constraint import Constraints
 from dockyard.engines.failures import translated
-from dockyard.engines.joining import JoiningDecoder
+from dockyard.engines.joining import JoiningDecoder, settle_long_rope
 from dockyard.engines.lane import Emit
 from dockyard.engines.vocabulary import read_vocabulary
 from dockyard.errors import Failed, Reason
@@ -79,6 +79,7 @@ class TransformersEngine(BatchedEngine):
         self._model.generation_config = GenerationConfig()
         torch.set_num_threads(self._spec.threads)
         if self._decoder_only:
+            settle_long_rope(self._model, self._spec.context_length)
             self._begin_continuous(JoiningDecoder(self._model, capacity=self.capacity, never=self._never))
         else:
             self._begin(self._generate, by_key(_known))

@@ -17,10 +17,13 @@ Order = Callable[[], None]
 
 @dataclass
 class Steps:
-    """Computes nothing: each step does what the test orders. `clock` goes on by as much as the test says."""
+    """Computes nothing: each step does what the test orders. `clock` goes on by as much as the test says.
+    `alone`: no prompt is read.
+    """
 
     seats: list[Seat] = field(default_factory=list[Seat])
     clock: float = 0.0
+    alone: bool = True
     begun: "queue.Queue[list[int]]" = field(default_factory=queue.Queue)
     orders: "queue.Queue[Order | None]" = field(default_factory=queue.Queue)
     done: "queue.Queue[None]" = field(default_factory=queue.Queue)
@@ -28,7 +31,7 @@ class Steps:
     def join(self, seats: Sequence[Seat]) -> None:
         self.seats += seats
 
-    def step(self) -> None:
+    def step(self) -> bool:
         self.begun.put([name_of(seat) for seat in self.seats])
         order = self.orders.get()
         try:
@@ -42,6 +45,7 @@ class Steps:
         finally:
             self.seats = [seat for seat in self.seats if not seat.ended]
             self.done.put(None)
+        return self.alone
 
     def clear(self) -> None:
         self.seats = []
@@ -50,7 +54,7 @@ class Steps:
         """Whom the next step has."""
         return await asyncio.to_thread(self.begun.get)
 
-    async def go(self, *, token: int = 7, takes_s: float = 0.0, error: Exception | None = None) -> None:
+    async def go(self, *, token: int = 7, takes_s: float = 0.0, error: BaseException | None = None) -> None:
         """End the step that has begun: each row gets this token, or the step fails."""
 
         def order() -> None:
@@ -62,6 +66,10 @@ class Steps:
 
         self.orders.put(order)
         await asyncio.to_thread(self.done.get)
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
 
 
 def name_of(seat: Seat) -> int:
@@ -146,12 +154,27 @@ async def test_a_row_that_waits_long_for_what_it_is_gets_the_extra_seat(batches:
     assert batches.waiting == 1
 
 
-async def test_a_step_that_fails_ends_those_who_sat_and_no_other(batches: Continuous, steps: Steps) -> None:
+async def test_steps_that_read_prompts_do_not_make_the_pace_slow(batches: Continuous, steps: Steps) -> None:
+    """A prompt takes 100 s, a token one."""
+    for name in (1, 2, 3):
+        batches.submit(row(name, 2 if name == 3 else 100))
+    steps.alone = False
+    for _ in range(2):
+        await steps.began()
+        await steps.go(takes_s=100.0)
+    steps.alone = True
+    assert await steps.began() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory for that"), Panic("no memory for that")])
+async def test_a_step_that_fails_ends_those_who_sat_and_no_other(
+    batches: Continuous, steps: Steps, error: BaseException
+) -> None:
     gone = [batches.submit(row(name)) for name in (1, 2)]
     while len(await steps.began()) < 2:
         await steps.go()
     later = batches.submit(row(3, 1))
-    await steps.go(error=RuntimeError("no memory for that"))
+    await steps.go(error=error)
     for generation in gone:
         with pytest.raises(Failed, match="no memory for that") as caught:
             await ids(generation)
@@ -181,3 +204,5 @@ async def test_closing_cancels_who_runs_and_who_waits() -> None:
     batches.close()
     assert [generation.ended for generation in generations] == [True, True]
     assert await asyncio.gather(*map(ids, generations)) == [[], []]
+    late = batches.submit(row(3))
+    assert (late.ended, batches.waiting) == (True, 0)
