@@ -22,8 +22,23 @@ if TYPE_CHECKING:
 ROOMY = Host(cores=2, memory_bytes=8 * GIB, available_bytes=4 * GIB)
 
 
+class Children:
+    """Of the process that runs the tests, less those that other tests keep for longer."""
+
+    def __init__(self) -> None:
+        self._others = psutil.Process().children()
+
+    def now(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if child not in self._others]
+
+
 @pytest.fixture
-async def fleet(kit: "Kit") -> LocalFleet:
+def children() -> Children:
+    return Children()
+
+
+@pytest.fixture
+async def fleet(children: Children, kit: "Kit") -> LocalFleet:
     """Of real workers; the room of the machine that runs the tests does not count."""
     kit.command = WORKER_COMMAND
     return await kit.open_fleet(host=lambda: ROOMY)
@@ -65,7 +80,7 @@ async def test_a_replica_of_a_spare_is_like_any_other(kit: "Kit", fleet: LocalFl
 
 
 async def test_one_spare_makes_many_replicas_at_once_and_nothing_is_left_of_them(
-    kit: "Kit", fleet: LocalFleet, spare: psutil.Process
+    kit: "Kit", fleet: LocalFleet, spare: psutil.Process, children: Children
 ) -> None:
     await fleet.stop((await kit.start_ready(fleet, "echo")).replica_id, grace_s=30)
     before = len(os.listdir("/proc/self/fd")), spare.num_fds()
@@ -76,7 +91,7 @@ async def test_one_spare_makes_many_replicas_at_once_and_nothing_is_left_of_them
         await asyncio.gather(*(fleet.stop(status.replica_id, grace_s=30) for status in started))
 
     assert spare.children() == []
-    assert psutil.Process().children() == [spare]
+    assert children.now() == [spare]
     assert (len(os.listdir("/proc/self/fd")), spare.num_fds()) == before
     assert list(kit.run_dir.glob("*.sock")) == []
 
@@ -189,11 +204,11 @@ async def test_a_spare_that_nobody_wants_any_more_ends_after_its_last_replica(
 
 
 async def test_an_engine_that_cannot_be_imported_has_no_spare_and_starts_tell_why(
-    kit: "Kit", fleet: LocalFleet
+    kit: "Kit", fleet: LocalFleet, children: Children
 ) -> None:
     spec = kit.spec("no-such-engine")
     fleet.keep_warm([spec.engine])
-    (hopeless,) = psutil.Process().children()
+    (hopeless,) = children.now()
     await asyncio.to_thread(_wait_for, hopeless)
 
     await fleet.start(spec)
@@ -203,7 +218,7 @@ async def test_an_engine_that_cannot_be_imported_has_no_spare_and_starts_tell_wh
     assert gone.failure.reason is Reason.ENGINE_NOT_INSTALLED
 
 
-async def test_room_is_for_replicas_first(kit: "Kit") -> None:
+async def test_room_is_for_replicas_first(kit: "Kit", children: Children) -> None:
     kit.command = WORKER_COMMAND
     available = 4 * GIB
     fleet = await kit.open_fleet(host=lambda: Host(cores=2, memory_bytes=8 * GIB, available_bytes=available))
@@ -216,16 +231,16 @@ async def test_room_is_for_replicas_first(kit: "Kit") -> None:
 
     available = 1 * GIB
     fleet.keep_warm(["echo"])
-    assert psutil.Process().children() == []
+    assert children.now() == []
 
 
-async def test_without_spares_nothing_waits(kit: "Kit") -> None:
+async def test_without_spares_nothing_waits(kit: "Kit", children: Children) -> None:
     kit.command = WORKER_COMMAND
     fleet = await kit.open_fleet(host=lambda: ROOMY, warm_spares=False)
 
     fleet.keep_warm(["echo"])
 
-    assert psutil.Process().children() == []
+    assert children.now() == []
 
 
 async def test_a_killed_server_leaves_no_spare_and_its_replica_is_adopted(kit: "Kit") -> None:
