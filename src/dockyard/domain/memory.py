@@ -47,9 +47,11 @@ _UNPACKED = (1.0, 1.1)
 _PACKED_STORED = (0.8, 0.6)
 
 # The C library hands blocks above this back at once; smaller ones leave holes between those that stay (mallopt(3),
-# M_MMAP_THRESHOLD on 64 bit). Holes as a share of the cache whose growth makes them:
+# M_MMAP_THRESHOLD on 64 bit). Holes as a share of the cache whose growth makes them; where rows join, of all of it:
 _HOLE_LIMIT = 32 * MIB
 _HOLES = {EngineName.CTRANSLATE2: 0.25, EngineName.TRANSFORMERS: 1.4}
+_HOLES_FLOAT32 = 0.4  # of CTranslate2's decoders
+_HOLES_JOINING = 0.75
 
 # What Transformers gives no fused attention (its `_supports_sdpa`), or one with a mask for each head: there all scores
 # are in memory, so many times over. Measured on random models of 4 layers, 8 rows of 700 tokens.
@@ -64,6 +66,10 @@ _EAGER = {
 }
 
 _CHUNK_TOKENS = 8192  # vLLM computes a prompt in pieces of so many tokens at most
+# Transformers reads prompts of decoders in pieces of so many tokens of all rows together (`engines/joining.py`), and
+# each row of the cache has so many columns that are not used yet (`engines/row_cache.py`).
+_CHUNK_JOINING = 2048
+_SPARE_COLUMNS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,7 @@ class MemoryNeed:
 
     weights_bytes: int
     cache_bytes: int
-    work_bytes: int  # activations of a full batch's prompt, or what loading takes beyond the rest if that is more
+    work_bytes: int  # activations of a full batch's prompts, or what loading takes beyond the rest if that is more
     overhead_bytes: int
     context_length: int
     gpus: int = 1
@@ -102,10 +108,13 @@ def memory_need(
     row_bytes = cache_bytes_of_a_row(card, engine, compute, context, gpus)
     cache = row_bytes * rows
     weights, loading = _weights(card, engine, compute, device_kind)
-    # The reserve's rows begin when those of the batch are past their prompts.
-    work = _activations(card, engine, compute, batch, context, gpus) + _logits(card, batch) * gpus
-    if device_kind == "cpu":
-        work += _holes(card, engine, compute, batch, rows, context)
+    if _joins(card, engine):
+        work = _joining(card, compute, rows, context) + _logits(card, rows)
+        work += _holes_joining(card, compute, rows, context) if device_kind == "cpu" else 0
+    else:
+        # The reserve's rows begin when those of the batch are past their prompts.
+        work = _activations(card, engine, compute, batch, context, gpus) + _logits(card, batch) * gpus
+        work += _holes(card, engine, compute, batch, rows, context) if device_kind == "cpu" else 0
     of_adapters, copies = _adapters(card, engine, compute, device_kind, gpus)
     work += copies
     return MemoryNeed(
@@ -167,8 +176,27 @@ def _adapters(card: ModelCard, engine: EngineName, compute: str, device_kind: st
     return slots + card.adapter.parameters * size, bytes_of_copies(shape, rank)
 
 
+def _joins(card: ModelCard, engine: EngineName) -> bool:
+    """Whether rows join a batch of Transformers' that runs."""
+    return engine is EngineName.TRANSFORMERS and card.family is Family.DECODER
+
+
+def _joining(card: ModelCard, compute: str, rows: int, context: int) -> int:
+    """What a piece of prompts needs that sees all of the context, and rows that are copied beside the others."""
+    size, shape = _COMPUTED_BYTES[compute], _dimensions(card)
+    tokens = min(rows * context, max(rows, _CHUNK_JOINING))
+    states, inner, seen = size * tokens * 6 * shape.width, size * tokens * 4 * shape.inner, tokens * context
+    # Fused attention wants keys and values once for each head that asks, in one layer at a time.
+    repeated = 2 * size * rows * context * shape.heads * shape.head_width if shape.heads > shape.kv_heads else 0
+    eager = _EAGER.get(card.architecture, 0) * size * shape.heads * seen
+    mask = (1 + size) * seen
+    row, spare = (cache_bytes_of_a_row(card, EngineName.TRANSFORMERS, compute, of) for of in (context, _SPARE_COLUMNS))
+    # A layer of the prompts' cache goes when it has been copied.
+    return states + max(inner, repeated + eager) + mask + rows * (row // max(1, card.layers) + spare)
+
+
 def _activations(card: ModelCard, engine: EngineName, compute: str, batch: int, context: int, gpus: int) -> int:
-    """What the prompts of a full batch need beside weights and cache, in the layer that needs most."""
+    """What the prompts of a batch that starts at once need beside weights and cache, in the layer that needs most."""
     size, tokens = _COMPUTED_BYTES[compute], batch * context
     shape = _dimensions(card)
     if engine is EngineName.ECHO:
@@ -196,8 +224,6 @@ def _scores(card: ModelCard, engine: EngineName, batch: int, context: int, size:
         return of_heads + (steps * of_heads // batch if _by_distance(card) else 0)
     if engine is EngineName.VLLM:
         return 0
-    if card.architecture in _EAGER:
-        return _EAGER[card.architecture] * of_heads
     if _by_distance(card):
         return 2 * of_heads  # the bias, and the same with the mask
     return (1 + size) * pairs
@@ -216,19 +242,23 @@ def _logits(card: ModelCard, batch: int) -> int:
 def _holes(card: ModelCard, engine: EngineName, compute: str, batch: int, rows: int, context: int) -> int:
     """Memory of a CPU that is free, and of no use, between blocks of the cache."""
     share = _HOLES.get(engine, 0.0)
+    if engine is EngineName.CTRANSLATE2 and compute == "float32" and card.family is Family.DECODER:
+        share = _HOLES_FLOAT32
     layers = max(1, card.layers)
     if engine is EngineName.CTRANSLATE2:  # keys and values of a layer are two blocks
         block = cache_bytes_of_a_row(card, engine, compute, context) * rows // (2 * layers)
         return int(share * 2 * layers * min(block, _HOLE_LIMIT))
-    shape, size = _dimensions(card), _COMPUTED_BYTES[compute]
-    decoder = card.family is Family.DECODER
-    # What small blocks of the batch's prompts have left free is of no use to the thread of the reserve.
-    reserve = (rows - batch) * context * size * (6 * shape.width + 4 * shape.inner)
-    kept = reserve if batch * context * size * shape.inner <= _HOLE_LIMIT and decoder and share else 0
     # Hidden states, which come and go between the blocks that stay.
-    hidden = max(1, size * batch * context * shape.width)
-    cache = cache_bytes_of_a_row(card, engine, compute, context) * (rows if decoder else batch)
-    return int(share * cache * min(1.0, _HOLE_LIMIT / hidden)) + kept
+    hidden = max(1, _COMPUTED_BYTES[compute] * batch * context * _dimensions(card).width)
+    cache = cache_bytes_of_a_row(card, engine, compute, context) * batch
+    return int(share * cache * min(1.0, _HOLE_LIMIT / hidden))
+
+
+def _holes_joining(card: ModelCard, compute: str, rows: int, context: int) -> int:
+    """The same where rows join: of what their prompts' cache left, and of what was too narrow for the next columns."""
+    cache = cache_bytes_of_a_row(card, EngineName.TRANSFORMERS, compute, context) * rows
+    block = cache / (2 * max(1, card.layers))
+    return int(_HOLES_JOINING * cache * min(1.0, _HOLE_LIMIT / max(1.0, block)))
 
 
 def _tokenizer(card: ModelCard, engine: EngineName, device_kind: str) -> int:

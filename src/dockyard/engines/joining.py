@@ -88,7 +88,7 @@ class JoiningDecoder:
             if prompts.read < prompts.width:
                 self._prompts.append(prompts)
             else:
-                self._cache.make_room(prompts.cache, [row.length for row in prompts.rows])
+                self._cache.stage(prompts.cache, [row.length for row in prompts.rows])
                 self._note(prompts.rows, self._picker_of(prompts.rows).pick(scores))
         except Exception as error:  # noqa: BLE001  whatever the library throws, those who run are not to blame
             for row in prompts.rows:
@@ -99,11 +99,12 @@ class JoiningDecoder:
 
     def _seat(self, prompts: "_Prompts") -> None:
         """Beside those who run. An error here is everybody's: the cache may be torn."""
-        stay = [index for index, row in enumerate(prompts.rows) if not row.seat.ended]
-        if stay:
-            self._cache.add(prompts.cache, {index: prompts.rows[index].length for index in stay})
-            self._rows += [prompts.rows[index] for index in stay]
+        if not prompts.ended:
+            others = len(self._rows)
+            self._cache.seat([row.length for row in prompts.rows])
+            self._rows += prompts.rows
             self._picker = None
+            self._drop([*[False] * others, *(row.seat.ended for row in prompts.rows)])
         elif not self._rows:
             self._cache.narrow(0)
 

@@ -6,7 +6,7 @@ column where the library's own cache copies all of it (a fifth of the time of a 
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,22 +28,22 @@ class RowCache(Cache):
         self._windows = windows
         self._layers: list[_Layer] = []
 
-    def make_room(self, prompts: DynamicCache, lengths: Sequence[int]) -> None:
-        """For these rows of `prompts` at most, of which the last `lengths` columns count. What is seen stays as it is,
-        also when memory is short and this fails.
+    def stage(self, prompts: DynamicCache, lengths: Sequence[int]) -> None:
+        """Copy the rows of `prompts`, of which the last `lengths` columns count, to behind the last row. What is seen
+        stays as it is, also when memory is short and this fails. Each layer of `prompts` is empty once it is copied:
+        twice all of it would be too much.
         """
         layers = self._layers or [_Layer(self._capacity, window) for window in self._windows]
         for layer, prompt in zip(layers, prompts.layers, strict=True):
-            layer.make_room_for(_states(prompt)[0], len(lengths), max(lengths))
+            layer.stage(*_states(prompt), lengths)
+            _empty(prompt)
         self._hold(layers)
 
-    def add(self, prompts: DynamicCache, lengths: Mapping[int, int]) -> None:
-        """Rows of `prompts` by their numbers there, each with its length, become the last ones here. There is room.
-        `prompts` is empty afterwards, layer by layer: twice all of it would be too much.
-        """
-        for layer, prompt in zip(self._layers, prompts.layers, strict=True):
-            layer.add(*_states(prompt), lengths)
-            _empty(prompt)
+    def seat(self, lengths: Sequence[int]) -> None:
+        """Those that were staged last are rows from here on."""
+        for layer in self._layers:
+            layer.rows += len(lengths)
+            layer.width = max(*lengths, layer.width)
 
     def remove(self, row: int) -> None:
         """The last row takes its number."""
@@ -80,24 +80,20 @@ class _Layer(DynamicLayer):
     def held(self) -> int:
         return min(self.width, self._most)
 
-    def make_room_for(self, like: torch.Tensor, rows: int, length: int) -> None:
-        """`like`: of shape (rows, heads, columns, size of a head)."""
+    def stage(self, keys: torch.Tensor, values: torch.Tensor, lengths: Sequence[int]) -> None:
+        """Both of shape (rows, heads, columns, size of a head)."""
         if self._keys is None:
-            self.lazy_initialization(like, like)
-            self._keys, self._values = _nothing(like), _nothing(like)
-        width = min(max(length, self.width), self._most)
-        if self.end < width or self.rows + rows > self._keys.shape[0]:
-            self._make_room(max(width, self.held), self.rows + rows)
-
-    def add(self, keys: torch.Tensor, values: torch.Tensor, lengths: Mapping[int, int]) -> None:
-        self.width = max(*lengths.values(), self.width)
+            self.lazy_initialization(keys, values)
+            self._keys, self._values = _nothing(keys), _nothing(values)
+        width, rows = min(max(*lengths, self.width), self._most), self.rows + len(lengths)
+        if self.end < width or rows > self._keys.shape[0]:
+            self._make_room(width, rows)
         for buffer, new in ((self._keys, keys), (self._values, values)):
-            for place, (index, length) in enumerate(lengths.items(), self.rows):
+            for index, length in enumerate(lengths):
                 kept = min(length, self._most)
-                row, begins = buffer[place], self.end - kept
+                row, begins = buffer[self.rows + index], self.end - kept
                 row[:, :begins] = 0  # what is masked is multiplied by zero: it must be a number
                 row[:, begins : self.end] = new[index, :, new.shape[2] - kept :]
-        self.rows += len(lengths)
 
     def remove(self, row: int) -> None:
         self.rows -= 1

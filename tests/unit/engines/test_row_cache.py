@@ -37,7 +37,7 @@ def test_what_is_seen_is_what_was_put_in(moves: list[Move]) -> None:
     cache, held = RowCache(CAPACITY, WINDOWS), Held([])
     for move, number, which in moves:
         if move == "add" and len(held.rows) < CAPACITY:
-            add(cache, held, [number, 1 + number // 2][: CAPACITY - len(held.rows)], which % 2 if which else None)
+            add(cache, held, [number, 1 + number // 2][: CAPACITY - len(held.rows)], sits=which > 0)
         elif move == "remove" and held.rows:
             remove(cache, held, which % len(held.rows))
         elif move == "step" and held.rows:
@@ -50,7 +50,7 @@ def test_what_is_seen_is_what_was_put_in(moves: list[Move]) -> None:
 def test_nothing_changes_where_there_is_no_room(rows: int, fails_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, held = RowCache(CAPACITY, WINDOWS), Held([])
     for _ in range(rows):
-        add(cache, held, [3], None)
+        add(cache, held, [3])
         step(cache, held)
     prompts = DynamicCache()
     for layer in range(LAYERS):
@@ -65,24 +65,23 @@ def test_nothing_changes_where_there_is_no_room(rows: int, fails_at: int, monkey
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "new_empty", new_empty)
         with pytest.raises(MemoryError):
-            cache.make_room(prompts, [90])
+            cache.stage(prompts, [90])
     assert cache.get_seq_length() == held.width
-    add(cache, held, [5], None)
+    add(cache, held, [5])
     step(cache, held)
 
 
-def add(cache: RowCache, held: Held, lengths: list[int], number_ended: int | None) -> None:
+def add(cache: RowCache, held: Held, lengths: list[int], *, sits: bool = True) -> None:
     prompts = DynamicCache()
     width = max(lengths)
     keys = torch.randn(LAYERS, len(lengths), HEADS, width, SIZE)
     for layer in range(LAYERS):
         prompts.update(keys[layer], -keys[layer], layer)
-    cache.make_room(prompts, lengths)
-    lengths_by_number = dict(enumerate(lengths))
-    if number_ended is not None and len(lengths) > 1:  # before it could sit
-        del lengths_by_number[number_ended]
-    cache.add(prompts, lengths_by_number)
-    held.rows += [keys[:, index, :, width - length :] for index, length in lengths_by_number.items()]
+    cache.stage(prompts, lengths)
+    if not sits:  # ended before it could
+        return
+    cache.seat(lengths)
+    held.rows += [keys[:, index, :, width - length :] for index, length in enumerate(lengths)]
     assert cache.get_seq_length() == held.width
 
 
