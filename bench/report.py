@@ -111,12 +111,16 @@ def _ratios(outcome: Outcome) -> str:
 
 
 def _missed(targets: Iterable[Target], note: Notes) -> str:
-    """Why a target was missed and what was tried, by hand; a miss without a word about it says so."""
+    """Why a target was missed and what was tried, by hand; a miss without a word about it says so.
+
+    A note is of the targets that begin with its key: what a peer made in this run comes last in a target's text.
+    """
     whys: dict[str, str] = note.get("missed", {})
     parts: list[str] = []
     for target in targets:
         if target.met is False:
-            why = whys.get(target.text, "Nobody has looked into it yet.").strip()
+            found = (why for begins, why in whys.items() if target.text.startswith(begins))
+            why = next(found, "Nobody has looked into it yet.").strip()
             parts.append(f"**Missed: {target.text}** ({target.found}). {why}")
     return "\n\n".join(parts)
 
