@@ -11,7 +11,7 @@ from dockyard.domain.compatibility import ARCHITECTURES, QUANTIZATIONS, card_on,
 from dockyard.domain.deployment import Runtime
 from dockyard.domain.devices import DEVICES, GIB, MIB, Device, Host, Placement, on_gpus, on_the_cpu, place
 from dockyard.domain.gpus import USABLE_SHARE, engines_to_join, sets_free
-from dockyard.domain.memory import MemoryNeed, memory_need
+from dockyard.domain.memory import MemoryNeed, least_cache_of_vllm, memory_need
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.errors import Invalid, Reason
 
@@ -133,8 +133,7 @@ def host_need(card: ModelCard, engine: EngineName, compute: str, batch: int, ser
     need = memory_need(card, engine, compute, "cpu", batch, min(longest, HOST_CONTEXT))
     if engine is not EngineName.VLLM:
         return need
-    one = memory_need(card, engine, compute, "cpu", 1, longest)
-    return replace(need, cache_bytes=max(need.cache_bytes, one.cache_bytes))
+    return replace(need, cache_bytes=max(need.cache_bytes, least_cache_of_vllm(card, compute, longest)))
 
 
 def cache_on_a_cpu(card: ModelCard, runtime: Runtime, batch: int) -> int:

@@ -46,6 +46,8 @@ _PACKED = {"float32": (1.13, 2.1), "int8_float32": (1.2, 2.0)}
 _UNPACKED = (1.0, 1.1)
 _PACKED_STORED = (0.8, 0.6)
 
+_VLLM_BLOCK = 128  # tokens, on a CPU
+
 # The C library hands blocks above this back at once; smaller ones leave holes between those that stay (mallopt(3),
 # M_MMAP_THRESHOLD on 64 bit). Holes as a share of the cache whose growth makes them; where rows join, of all of it:
 _HOLE_LIMIT = 32 * MIB
@@ -135,6 +137,14 @@ def cache_bytes_of_a_row(card: ModelCard, engine: EngineName, compute: str, cont
     scale = _COMPUTED_BYTES[compute] / _CARD_KV_BYTES * _copies_of_heads(card, engine, gpus)
     own = card.kv_bytes_per_token * scale * tokens_of_layers / layers
     return int(own + card.cross_kv_bytes_per_token * _COMPUTED_BYTES[compute] / _CARD_KV_BYTES * context)
+
+
+def least_cache_of_vllm(card: ModelCard, compute: str, context: int) -> int:
+    """What it needs on a CPU to begin at all: room for one row of `context` tokens. Its cache is handed out in blocks,
+    and one of them never is.
+    """
+    blocks = -(-context // _VLLM_BLOCK) + 1
+    return cache_bytes_of_a_row(card, EngineName.VLLM, compute, blocks * _VLLM_BLOCK)
 
 
 def _windowed_layers(card: ModelCard, engine: EngineName) -> int:

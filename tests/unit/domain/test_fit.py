@@ -96,3 +96,12 @@ def test_room_on_the_host_leaves_a_reserve() -> None:
     host = replace(CPU_HOST, available_bytes=2 * need + HOST_RESERVE)
     assert replicas_that_fit(host, need) == 2
     assert replicas_that_fit(replace(host, available_bytes=HOST_RESERVE // 2), need) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2, 10])
+@pytest.mark.parametrize("served", [100, 256, 8192])
+def test_vllm_begins_with_room_for_a_whole_row_and_a_block(batch: int, served: int) -> None:
+    """It hands 128 tokens out at a time, and keeps a block of them for itself."""
+    need = host_need(replace(SMALL, context_length=8192), V, "float32", batch, served)
+    token = 2 * SMALL.kv_bytes_per_token
+    assert need.cache_bytes >= (-(-served // 128) + 1) * 128 * token
