@@ -1,6 +1,7 @@
 """Running preparation for real: a preparer over a temporary data directory, and sources to feed it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -76,7 +77,12 @@ class Rig:
     def children(self) -> list[psutil.Process]:
         """The prepare processes of this data directory that live."""
         mine = str(self.artifacts.parent)
-        return [child for child in psutil.Process().children() if mine in child.cmdline()]
+        found: list[psutil.Process] = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # also of one that has ended and is not reaped yet
+                if mine in child.cmdline():
+                    found.append(child)
+        return found
 
 
 def large_model(folder: Path) -> Path:
