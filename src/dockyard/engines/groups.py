@@ -53,3 +53,10 @@ def _digest(file: Path) -> str:
     """Folders of artifacts do not change."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def temporary_folder(path: Path) -> Path:
+    """Where the engine behind `path` may keep files that end with it: the folder of the replica that started it ends
+    before.
+    """
+    return path.with_name(f"{path.name}d")

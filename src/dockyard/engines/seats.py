@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.domain.adapter_slots import rank_of_slot
-from dockyard.engines.groups import socket_on_gpus, sockets_on_a_cpu
+from dockyard.engines.groups import socket_on_gpus, sockets_on_a_cpu, temporary_folder
 from dockyard.engines.sharing import (
     Broken,
     Join,
@@ -60,13 +60,6 @@ def take_seat(spec: WorkerSpec, adapter: Adapter, command: tuple[str, ...]) -> t
             "the engine on these GPUs has no seat for the replica: it is about to end", reason=Reason.ENGINE_CRASHED
         )
     raise Failed(f"{_MOST_ENGINES} engines of this base model run already; lower maxReplicas")
-
-
-def temporary_folder(path: Path) -> Path:
-    """Where the engine behind `path` may keep files that end with it: the folder of the replica that started it ends
-    before.
-    """
-    return path.with_name(f"{path.name}d")
 
 
 def _connected(path: Path) -> socket.socket | None:

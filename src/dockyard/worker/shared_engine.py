@@ -20,8 +20,8 @@ from dockyard import oom_score
 from dockyard.engines.base import Engine, Generation, Row, TellsItsStart
 from dockyard.engines.constraint import Constraint
 from dockyard.engines.failures import translated
+from dockyard.engines.groups import temporary_folder
 from dockyard.engines.registry import import_engine
-from dockyard.engines.seats import temporary_folder
 from dockyard.engines.sharing import (
     Broken,
     Cancel,

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from dockyard.engines import groups
 from dockyard.errors import Failed
 from dockyard.fleets.local import log
 
@@ -72,7 +73,7 @@ class RunFolder:
         for path in self.temporary.glob("*.e*"):
             if path.is_socket() and not _answers(path):  # a shared engine that was killed
                 path.unlink(missing_ok=True)
-                shutil.rmtree(path.with_name(f"{path.name}d"), ignore_errors=True)
+                shutil.rmtree(groups.temporary_folder(path), ignore_errors=True)
 
     def leave(self) -> None:
         """Drop the folders beside the run directory once they are empty; the run directory itself stays."""
