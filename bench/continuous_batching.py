@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from bench.models import ensure_endless_smollm2
@@ -24,7 +24,7 @@ from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.cohorts import by_key
 from dockyard.engines.joining import JoiningDecoder
 from dockyard.engines.lane import Emit
-from dockyard.engines.transformers import TransformersEngine
+from dockyard.engines.transformers import Choice, RowsDone, TransformersEngine
 
 JOINING, STATIC, MANAGER, EAGER = "rows that join", "static batches", "manager, sdpa", "manager, paged eager"
 THREADS = 2
@@ -102,8 +102,8 @@ class _Engine(TransformersEngine):
                 generation_config=GenerationConfig(
                     max_new_tokens=max(row.max_new for row in rows), do_sample=False, pad_token_id=0
                 ),
-                logits_processor=LogitsProcessorList([_Choice(picker)]),
-                stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
+                logits_processor=LogitsProcessorList([Choice(picker)]),
+                stopping_criteria=StoppingCriteriaList([RowsDone(picker)]),
             )
 
     @contextmanager
@@ -120,23 +120,6 @@ class _Engine(TransformersEngine):
         finally:
             manager.stop(block=True)
             self._model.set_attn_implementation(before)
-
-
-class _Choice(LogitsProcessor):
-    def __init__(self, picker: Picker) -> None:
-        self._picker = picker
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = self._picker.pick(scores)
-        return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
-
-
-class _RowsDone(StoppingCriteria):
-    def __init__(self, picker: Picker) -> None:
-        self._picker = picker
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
-        return torch.tensor(self._picker.done)
 
 
 def _submitted(engine: TransformersEngine) -> Run:

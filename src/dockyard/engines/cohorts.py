@@ -6,7 +6,7 @@ The loop forms the batches, the lanes' threads run them. ADR 9 has the measureme
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Sequence
 
-from dockyard.domain.batching import reserve_rows
+from dockyard.domain.batching import PATIENCE, reserve_rows
 from dockyard.engines.base import Generation, Row
 from dockyard.engines.lane import Lane, RunBatch
 
@@ -22,9 +22,6 @@ _QUIET_CEILING_S = 0.015  # they may never stop coming
 _LINGER_S = 0.004
 _LINGER_SHARE = 0.02  # of the time that the batch took
 _LINGER_CEILING_S = 0.05
-# A row that has waited so many times as long as it would take itself, at the pace of those that run, goes to the
-# reserve. Rows of one length get in with the next batch before that, so they are not torn apart.
-_PATIENCE = 2.0
 
 
 def by_key(key: Callable[[Row], Hashable]) -> Pick:
@@ -57,7 +54,7 @@ class Cohorts:
         on_form: Callable[[Sequence[Generation]], None] = lambda _: None,
         quiet_s: float = _QUIET_S,
         linger_s: float = _LINGER_S,
-        patience: float = _PATIENCE,
+        patience: float = PATIENCE,
     ) -> None:
         self.largest_batch = 0
         self._batch_size = batch_size

@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from dockyard.domain.batching import FIRST_PACE_S, PATIENCE
 from dockyard.engines.base import Chance, Generation, Row
 from dockyard.engines.failures import translated
 from dockyard.engines.outbox import Outbox
 
-# As in cohorts.py: a row that has waited so many times as long as it would take itself gets one of the extra seats.
-_PATIENCE = 2.0
-_PACE_S = 0.05  # taken for a step as long as there was none
 _NEW = 0.2  # weight of the last step in the pace
 
 
@@ -91,7 +89,7 @@ class Continuous:
         self._seats: list[Seat] = []  # the thread replaces it
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._pace_s = _PACE_S  # seconds of a step; the thread's
+        self._pace_s = FIRST_PACE_S  # seconds of a step; the thread's
 
     @property
     def running(self) -> int:
@@ -172,7 +170,7 @@ class Continuous:
             if regular < self._batch_size:
                 regular += 1
                 new.append(Seat(generation, self._outbox, extra=False))
-            elif extra < self._extra and now - since >= _PATIENCE * self._pace_s * generation.row.max_new:
+            elif extra < self._extra and now - since >= PATIENCE * self._pace_s * generation.row.max_new:
                 extra += 1
                 new.append(Seat(generation, self._outbox, extra=True))
         return new

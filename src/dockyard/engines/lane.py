@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from dockyard.domain.batching import FIRST_PACE_S
 from dockyard.engines.base import Chance, Generation, Row
 from dockyard.engines.failures import translated
 from dockyard.engines.outbox import Outbox
@@ -23,8 +24,6 @@ class Emit(Protocol):
 
 
 RunBatch = Callable[[Sequence[Row], Emit], None]
-
-_PACE_S = 0.05  # taken for a step as long as there was none
 
 
 class Lane:
@@ -47,7 +46,7 @@ class Lane:
         self.formed_at = 0.0
         self.most_here = 0
         self._steps = 0  # of the batch so far; its thread counts
-        self._last_pace_s = _PACE_S
+        self._last_pace_s = FIRST_PACE_S
         self._run_batch = run_batch
         self._on_done = on_done
         self._work: queue.SimpleQueue[list[Generation] | None] = queue.SimpleQueue()

@@ -7,11 +7,8 @@ same prefill and one step for each known token. Then it is the same numbers to t
 
 from collections.abc import Hashable, Sequence
 
+from dockyard.domain.batching import alike
 from dockyard.engines.base import Row
-
-# A prompt may be longer than the shortest of its batch by this many tokens, or by a quarter. Each costs the row a step,
-# some 20 ms, in place of half a millisecond; not to batch would cost all of them more (bench/batching.py).
-_SURPLUS = 32
 
 
 def replays(row: Row) -> bool:
@@ -24,7 +21,11 @@ def prefill_length(rows: Sequence[Row]) -> int:
 
 
 def pick_alike(rows: Sequence[Row], limit: int) -> list[int]:
-    """Rows of the first one's sampling parameters and similar length; replaying ones only with their like."""
+    """Rows of the first one's sampling parameters and similar length; replaying ones only with their like.
+
+    Each token of surplus costs the longer row a step, some 20 ms, in place of half a millisecond; not to batch would
+    cost all of them more.
+    """
     kind = _kind(rows[0])
     shortest = longest = _known(rows[0])
     picked: list[int] = []
@@ -34,7 +35,7 @@ def pick_alike(rows: Sequence[Row], limit: int) -> list[int]:
         if _kind(row) != kind:
             continue
         low, high = min(shortest, _known(row)), max(longest, _known(row))
-        if replays(row) or high - low <= max(_SURPLUS, low // 4):
+        if replays(row) or alike(low, high):
             shortest, longest = low, high
             picked.append(index)
     return picked

@@ -101,8 +101,8 @@ class TransformersEngine(BatchedEngine):
                     pad_token_id=0,
                     decoder_start_token_id=self._start[0],
                 ),
-                logits_processor=LogitsProcessorList([_Choice(picker)]),
-                stopping_criteria=StoppingCriteriaList([_RowsDone(picker)]),
+                logits_processor=LogitsProcessorList([Choice(picker)]),
+                stopping_criteria=StoppingCriteriaList([RowsDone(picker)]),
             )
 
 
@@ -121,7 +121,7 @@ def _refuse_missing(names: list[str]) -> None:
         )
 
 
-class _Choice(LogitsProcessor):
+class Choice(LogitsProcessor):
     """Leaves what the picker chose as the only token possible."""
 
     def __init__(self, picker: Picker) -> None:
@@ -133,7 +133,9 @@ class _Choice(LogitsProcessor):
         return only.scatter_(1, chosen.unsqueeze(1).to(scores.device), 0.0)
 
 
-class _RowsDone(StoppingCriteria):
+class RowsDone(StoppingCriteria):
+    """Ends `generate` once the picker is done with every row."""
+
     def __init__(self, picker: Picker) -> None:
         self._picker = picker
 

@@ -157,7 +157,7 @@ async def test_a_row_that_waits_long_for_what_it_is_gets_the_extra_seat(batches:
 async def test_steps_that_read_prompts_do_not_make_the_pace_slow(batches: Continuous, steps: Steps) -> None:
     """A prompt takes 100 s, a token one."""
     for name in (1, 2, 3):
-        batches.submit(row(name, 2 if name == 3 else 100))
+        batches.submit(row(name, 10 if name == 3 else 100))
     steps.alone = False
     for _ in range(2):
         await steps.began()
