@@ -129,19 +129,26 @@ def _check(ctx: Context, model: Model, wish: DeployWish) -> tuple[Runtime, Memor
     return runtime, fit.need, on_host, (*cut, *fit.warnings, *_room_warnings(host, runtime, spec.scaling.min_replicas))
 
 
+_MORE_ROOM = "Undeploy what is not needed, or ask for a smaller maxBatchSize or fewer minReplicas"
+
+
 def _room_warnings(host: Host, runtime: Runtime, replicas: int) -> tuple[str, ...]:
     """What is in the way now and may be gone when the replicas start."""
     if runtime.device == "cuda":
         room = room_on_gpus(host, runtime).count
         need = f"{runtime.gpus} GPU(s) with {in_gib(runtime.bytes_each)} free each"
-        return () if room >= replicas else (f"{replicas} replica(s) need {need}; the host has them for {room} now",)
+        return (
+            ()
+            if room >= replicas
+            else (f"{replicas} replica(s) need {need}; the host has them for {room} now. {_MORE_ROOM}",)
+        )
     told = (f"the host's GPUs are not used: {host.gpu_trouble}",) if host.gpu_trouble else ()
     if replicas_that_fit(host, runtime.memory_bytes) >= replicas:
         return told
     return (
         *told,
         f"the host has {in_gib(host.available_bytes)} of memory free and {replicas} "
-        f"replica(s) need {in_gib(runtime.memory_bytes)} each",
+        f"replica(s) need {in_gib(runtime.memory_bytes)} each. {_MORE_ROOM}",
     )
 
 
