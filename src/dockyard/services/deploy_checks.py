@@ -142,11 +142,11 @@ def _room_warnings(host: Host, runtime: Runtime, replicas: int) -> tuple[str, ..
             if room >= replicas
             else (f"{replicas} replica(s) need {need}; the host has them for {room} now. {_MORE_ROOM}",)
         )
-    told = (f"the host's GPUs are not used: {host.gpu_trouble}",) if host.gpu_trouble else ()
+    trouble = (f"the host's GPUs are not used: {host.gpu_trouble}",) if host.gpu_trouble else ()
     if replicas_that_fit(host, runtime.memory_bytes) >= replicas:
-        return told
+        return trouble
     return (
-        *told,
+        *trouble,
         f"the host has {in_gib(host.available_bytes)} of memory free and {replicas} "
         f"replica(s) need {in_gib(runtime.memory_bytes)} each. {_MORE_ROOM}",
     )
