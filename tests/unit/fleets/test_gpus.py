@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -15,7 +16,7 @@ from dockyard.fleets.local.gpus import GpuPatience, Gpus
 from dockyard.protocols.generation import Adapter
 
 NEVER = GpuPatience(look_every_s=3600, release_every_s=3600)
-OURS, OTHERS = os.getpid(), os.getppid()  # any two that live
+OTHERS = os.getpid()  # any that lives
 GONE = 2**22 + 1  # above the largest pid that Linux gives
 
 
@@ -46,6 +47,14 @@ class Engines:
 
 def seat(version: str, group: str = "g") -> Adapter:
     return Adapter(folder="", rank=8, version_id=version, group=group)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[int]:
+    """A process that leads its session, as a replica does."""
+    with subprocess.Popen(["sleep", "3600"], start_new_session=True) as process:
+        yield process.pid
+        process.kill()
 
 
 @pytest.fixture
@@ -101,20 +110,20 @@ async def test_what_others_use_is_not_given_out(gpus: Gpus, machine: FakeGpus) -
     assert gpus.free_share([uuid]) == pytest.approx(7.5 / 22.5)
 
 
-async def test_memory_of_an_ended_replica_is_waited_for(gpus: Gpus, machine: FakeGpus) -> None:
+async def test_memory_of_an_ended_replica_is_waited_for(gpus: Gpus, machine: FakeGpus, ours: int) -> None:
     changes: list[None] = []
     gpus.on_change = lambda: changes.append(None)
     (uuid,) = await gpus.take("rp-1", 1, GIB)
-    gpus.lead("rp-1", os.getsid(0))  # this very process is of that session
-    machine.use(uuid, OURS, 3)
+    gpus.lead("rp-1", ours)
+    machine.use(uuid, ours, 3)
     await gpus.look()
     assert gpus.seen()[0].others_bytes == 0
     gpus.note_ended(())
     await gpus.look()
     (seen,) = gpus.seen()
     assert (seen.replica_id, seen.ending) == ("rp-1", True)
-    assert seen.awaits == f"GPU 0 (NVIDIA A10G): process(es) {OURS} of it are still on it"
-    machine.hide(uuid, OURS)  # the process is listed no more, its memory is still taken
+    assert seen.awaits == f"GPU 0 (NVIDIA A10G): process(es) {ours} of it are still on it"
+    machine.hide(uuid, ours)  # the process is listed no more, its memory is still taken
     await gpus.look()
     assert gpus.seen()[0].awaits == "GPU 0 (NVIDIA A10G): 3.00 GiB of its memory are not free yet"
     changes.clear()
@@ -165,10 +174,10 @@ async def test_memory_that_never_comes_back_is_given_up_and_counts_as_others(
         await gpus.take("rp-2", 1, 10 * GIB)
 
 
-async def test_replicas_of_an_earlier_server_keep_theirs(gpus: Gpus, machine: FakeGpus) -> None:
+async def test_replicas_of_an_earlier_server_keep_theirs(gpus: Gpus, machine: FakeGpus, ours: int) -> None:
     uuid = gpus.seen()[0].uuid
-    machine.use(uuid, OURS, 3)
-    gpus.keep("rp-1", (uuid,), os.getsid(0))
+    machine.use(uuid, ours, 3)
+    gpus.keep("rp-1", (uuid,), ours)
     await gpus.look()
     assert (gpus.seen()[0].replica_id, gpus.seen()[0].others_bytes) == ("rp-1", 0)
     gpus.note_ended({"rp-1"})
@@ -252,10 +261,10 @@ async def test_who_joins_an_engine_takes_no_gpu_and_is_told_the_same_share(gpus:
 
 
 async def test_an_engine_keeps_its_gpu_until_it_has_ended_and_may_be_joined_until_then(
-    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock
+    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock, ours: int
 ) -> None:
     (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
-    engines.pids[uuid] = os.getsid(0)  # this very process is of that session
+    engines.pids[uuid] = ours
     await gpus.look()
     gpus.note_ended(())
     assert gpus.seen()[0].engine is None  # nobody knows yet whether it lives
@@ -269,24 +278,24 @@ async def test_an_engine_keeps_its_gpu_until_it_has_ended_and_may_be_joined_unti
     assert seen.engine is not None
     assert await gpus.take("rp-2", 1, GIB, seat("v-1")) == (uuid,)
     assert not gpus.seen()[0].ending
-    machine.use(uuid, OURS, 3)
+    machine.use(uuid, ours, 3)
     gpus.note_ended(())
     del engines.pids[uuid]
     await gpus.look()
-    assert gpus.seen()[0].awaits == f"GPU 0 (NVIDIA A10G): process(es) {OURS} of it are still on it"
+    assert gpus.seen()[0].awaits == f"GPU 0 (NVIDIA A10G): process(es) {ours} of it are still on it"
     machine.free(uuid)
     await gpus.look()
     assert gpus.seen()[0].replica_id is None
 
 
 async def test_an_engine_that_does_not_end_is_killed(
-    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock
+    gpus: Gpus, machine: FakeGpus, engines: Engines, clock: StepClock, ours: int
 ) -> None:
     (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
-    engines.pids[uuid] = OURS
+    engines.pids[uuid] = ours
     await gpus.look()
     gpus.note_ended(())
-    for waited_s, killed in ((29, []), (1, [OURS]), (29, [OURS])):
+    for waited_s, killed in ((29, []), (1, [ours]), (29, [ours])):
         clock.at += waited_s
         await gpus.look()
         assert (engines.killed, gpus.seen()[0].replica_id) == (killed, "rp-1")
@@ -295,12 +304,14 @@ async def test_an_engine_that_does_not_end_is_killed(
     assert gpus.seen()[0].replica_id is None
 
 
-async def test_a_start_in_vain_leaves_the_others_and_a_waiting_engine_alone(gpus: Gpus, engines: Engines) -> None:
+async def test_a_start_in_vain_leaves_the_others_and_a_waiting_engine_alone(
+    gpus: Gpus, engines: Engines, ours: int
+) -> None:
     (uuid,) = await gpus.take("rp-1", 1, GIB, seat("v-1"))
     await gpus.take("rp-2", 1, GIB, seat("v-2"))
     gpus.drop("rp-2")
     assert gpus.seen()[0].replica_id == "rp-1"
-    engines.pids[uuid] = OURS
+    engines.pids[uuid] = ours
     await gpus.look()
     gpus.note_ended(())
     await gpus.look()
@@ -313,12 +324,12 @@ async def test_a_start_in_vain_leaves_the_others_and_a_waiting_engine_alone(gpus
     assert gpus.seen()[0].replica_id is None
 
 
-async def test_what_an_earlier_server_gave_to_an_engine_is_shared_on(gpus: Gpus, machine: FakeGpus) -> None:
+async def test_what_an_earlier_server_gave_to_an_engine_is_shared_on(gpus: Gpus, machine: FakeGpus, ours: int) -> None:
     uuid = gpus.seen()[0].uuid
     machine.use(uuid, OTHERS, 4.5)
-    machine.use(uuid, OURS, 16)
+    machine.use(uuid, ours, 16)
     for replica, version in (("rp-1", "v-1"), ("rp-2", "v-2")):
-        gpus.keep(replica, (uuid,), os.getsid(0), "g", version)
+        gpus.keep(replica, (uuid,), ours, "g", version)
     assert await gpus.take("rp-3", 1, 10 * GIB, seat("v-3")) == (uuid,)
     with pytest.raises(Failed):
         await gpus.take("rp-4", 1, 10 * GIB, seat("v-2"))
