@@ -144,6 +144,7 @@ class Continuous:
                 for seat in self._seats:
                     seat.end(error)
                 self._in_flight.clear()
+            self._outbox.flush()
 
     def _admit(self) -> list[Seat] | None:
         """Seat whoever may come in; wait while there is nobody. None: closed."""

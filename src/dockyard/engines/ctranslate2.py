@@ -13,7 +13,7 @@ from dockyard.engines.base import Generation, Row
 from dockyard.engines.batched import BatchedEngine
 from dockyard.engines.cohorts import by_key
 from dockyard.engines.failures import translated
-from dockyard.engines.lane import Emit
+from dockyard.engines.lane import Outlet
 from dockyard.engines.prefill import pick_alike, prefill_length, replays, same_choice
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
@@ -76,7 +76,7 @@ class CTranslate2Engine(BatchedEngine):
                 reason=Reason.ARTIFACT_CORRUPT,
             ) from error
 
-    def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
+    def _generate(self, rows: Sequence[Row], emit: Outlet) -> None:
         """Blocks."""
         prefilled = prefill_length(rows)
         if prefilled == 0 or (len(rows) == 1 and replays(rows[0])):
@@ -84,7 +84,7 @@ class CTranslate2Engine(BatchedEngine):
         else:
             self._generate_together(rows, prefilled, emit)
 
-    def _generate_together(self, rows: Sequence[Row], prefilled: int, emit: Emit) -> None:
+    def _generate_together(self, rows: Sequence[Row], prefilled: int, emit: Outlet) -> None:
         """CTranslate2 prefills what the shortest row has, less one token, and steps through the rest.
 
         Rows that replay get company by one that ends where the prefill must, and leaves at its first token.
@@ -97,11 +97,11 @@ class CTranslate2Engine(BatchedEngine):
             [self._spelled(ids) for ids in known],
             include_prompt_in_result=False,
             max_length=max(row.max_new for row in rows),
-            callback=lambda step: step.batch_id == len(rows) or emit(step.batch_id, step.token_id),
+            callback=StepByStep(emit, [0] * len(rows)),
             **self._options(rows[0]),
         )
 
-    def _generate_stepwise(self, rows: Sequence[Row], prefilled: int, emit: Emit) -> None:
+    def _generate_stepwise(self, rows: Sequence[Row], prefilled: int, emit: Outlet) -> None:
         """Prefill what is said, which only a single row can, and step through all the rest.
 
         Here the callback sees all tokens after the first that is stepped through, and `max_length` counts them.
@@ -114,11 +114,11 @@ class CTranslate2Engine(BatchedEngine):
             cache_static_prompt=False,
             include_prompt_in_result=True,
             max_length=max(count + row.max_new for count, row in zip(known, rows, strict=True)),
-            callback=lambda step: step.step >= known[step.batch_id] and emit(step.batch_id, step.token_id),
+            callback=StepByStep(emit, known),
             **self._options(rows[0]),
         )
 
-    def _translate(self, rows: Sequence[Row], emit: Emit) -> None:
+    def _translate(self, rows: Sequence[Row], emit: Outlet) -> None:
         """Blocks. The callback sees the target prefix, too, and `max_decoding_length` counts it."""
         forced = [] if self._spec.forced_bos_token_id is None else [self._spec.forced_bos_token_id]
         known = [len(forced) + len(row.resume) for row in rows]
@@ -128,7 +128,7 @@ class CTranslate2Engine(BatchedEngine):
             max_input_length=0,  # the default would cut long prompts without a word
             max_decoding_length=max(len(forced) + len(row.resume) + row.max_new for row in rows),
             min_decoding_length=0,
-            callback=lambda step: step.step >= known[step.batch_id] and emit(step.batch_id, step.token_id),
+            callback=StepByStep(emit, known),
             **self._options(rows[0]),
         )
 
@@ -148,6 +148,34 @@ class CTranslate2Engine(BatchedEngine):
             options["sampling_topp"] = row.sampling.top_p
             options["sampling_temperature"] = row.sampling.temperature
         return options
+
+
+class StepByStep:
+    """What CTranslate2 calls with each token: true ends its row. What a step makes goes to the loop together.
+
+    No call says that a step is over. But rows keep their order, whoever ends or comes in, so the row that was last in a
+    step is so in the next. While it is not known, each token goes by itself.
+    """
+
+    def __init__(self, emit: Outlet, known: Sequence[int]) -> None:
+        """`known`: from which step on each row's tokens are new; rows beyond are there for company."""
+        self._emit = emit
+        self._known = known
+        self._step = -1
+        self._before: int | None = None  # whose token came before this one
+        self._last: int | None = None  # whose ends the step
+
+    def __call__(self, result: Any) -> bool:
+        index, step = result.batch_id, result.step
+        if index >= len(self._known):
+            return True
+        if step != self._step:
+            self._step, self._last = step, self._before
+        stops = step >= self._known[index] and self._emit(index, result.token_id)
+        if self._last is None or index == self._last:
+            self._emit.flush()
+        self._before = None if stops else index
+        return stops
 
 
 def load_cublas() -> None:

@@ -23,7 +23,15 @@ class Emit(Protocol):
         ...
 
 
-RunBatch = Callable[[Sequence[Row], Emit], None]
+class Outlet(Emit, Protocol):
+    """To the loop, which hears of all that at the next `flush`."""
+
+    def flush(self) -> None:
+        """A step is over, as far as one can tell. The end of the batch needs none."""
+        ...
+
+
+RunBatch = Callable[[Sequence[Row], Outlet], None]
 
 
 class Lane:
@@ -125,9 +133,12 @@ class Lane:
     def fail(self, generation: Generation, error: Exception) -> None:
         self._outbox.end(generation, error)
 
+    def flush(self) -> None:
+        self._outbox.flush()
+
 
 class _Emitted:
-    """`Emit` for one batch."""
+    """`Outlet` for one batch."""
 
     __slots__ = ("_batch", "_lane")
 
@@ -140,3 +151,6 @@ class _Emitted:
 
     def fail(self, index: int, error: Exception) -> None:
         self._lane.fail(self._batch[index], error)
+
+    def flush(self) -> None:
+        self._lane.flush()

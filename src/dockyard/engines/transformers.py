@@ -1,6 +1,6 @@
 """Plain Transformers: safetensors only, never the model's own code. Decoders batch continuously, others statically."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from dockyard.engines.cohorts import by_key
 from dockyard.engines.constraint import Constraints
 from dockyard.engines.failures import translated
 from dockyard.engines.joining import JoiningDecoder, settle_long_rope
-from dockyard.engines.lane import Emit
+from dockyard.engines.lane import Outlet
 from dockyard.engines.vocabulary import read_vocabulary
 from dockyard.errors import Failed, Reason
 from dockyard.protocols.generation import WorkerSpec
@@ -84,7 +84,7 @@ class TransformersEngine(BatchedEngine):
         else:
             self._begin(self._generate, by_key(_known))
 
-    def _generate(self, rows: Sequence[Row], emit: Emit) -> None:
+    def _generate(self, rows: Sequence[Row], emit: Outlet) -> None:
         """One batch of an encoder-decoder; blocks. All are known to the same length (`_known`)."""
         picker = Picker([Chooser(row) for row in rows], emit, self._never)
         pad = self._model.config.pad_token_id or 0  # M2M100 skips it in its positions
@@ -101,7 +101,7 @@ class TransformersEngine(BatchedEngine):
                     pad_token_id=0,
                     decoder_start_token_id=self._start[0],
                 ),
-                logits_processor=LogitsProcessorList([Choice(picker)]),
+                logits_processor=LogitsProcessorList([Choice(picker, emit.flush)]),
                 stopping_criteria=StoppingCriteriaList([RowsDone(picker)]),
             )
 
@@ -122,13 +122,15 @@ def _refuse_missing(names: list[str]) -> None:
 
 
 class Choice(LogitsProcessor):
-    """Leaves what the picker chose as the only token possible."""
+    """Leaves what the picker chose as the only token possible; with that the step is over, for who is told of it."""
 
-    def __init__(self, picker: Picker) -> None:
+    def __init__(self, picker: Picker, on_chosen: Callable[[], None]) -> None:
         self._picker = picker
+        self._on_chosen = on_chosen
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         chosen = self._picker.pick(scores)
+        self._on_chosen()
         only = torch.full_like(scores, float("-inf"))
         return only.scatter_(1, chosen.unsqueeze(1).to(scores.device), 0.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from dockyard.engines.base import Generation, Row, Sampling
 from dockyard.engines.cohorts import Cohorts, by_key
-from dockyard.engines.lane import Emit
+from dockyard.engines.lane import Outlet
 from dockyard.errors import Failed, Reason
 
 EOS = 0
@@ -22,11 +22,11 @@ class Steps:
     """A batch function that does what the test tells it: each order runs on the engine's thread."""
 
     batches: list[list[int]] = field(default_factory=list[list[int]])
-    started: "queue.Queue[Emit]" = field(default_factory=queue.Queue)
-    orders: "queue.Queue[Callable[[Emit], object] | None]" = field(default_factory=queue.Queue)
+    started: "queue.Queue[Outlet]" = field(default_factory=queue.Queue)
+    orders: "queue.Queue[Callable[[Outlet], object] | None]" = field(default_factory=queue.Queue)
     results: "queue.Queue[object]" = field(default_factory=queue.Queue)
 
-    def run_batch(self, rows: Sequence[Row], emit: Emit) -> None:
+    def run_batch(self, rows: Sequence[Row], emit: Outlet) -> None:
         self.batches.append([row.prompt[0] for row in rows])
         self.started.put(emit)
         while (order := self.orders.get()) is not None:
@@ -36,8 +36,8 @@ class Steps:
         await asyncio.to_thread(self.started.get)
 
     async def emit(self, index: int, token: int) -> bool:
-        """One token in the running batch; returns whether the row must stop."""
-        self.orders.put(lambda emit: emit(index, token))
+        """A step of one token in the running batch; returns whether the row must stop."""
+        self.orders.put(lambda emit: (emit(index, token), emit.flush())[0])
         return bool(await asyncio.to_thread(self.results.get))
 
     def finish(self) -> None:
@@ -214,7 +214,7 @@ async def test_a_cancelled_waiting_row_never_runs(cohorts: Cohorts, steps: Steps
 
 
 async def test_a_failing_batch_fails_its_rows_and_no_other(cohorts: Cohorts, steps: Steps) -> None:
-    def fail(_: Emit) -> None:
+    def fail(_: Outlet) -> None:
         raise RuntimeError("std::bad_alloc")
 
     ended, broken = cohorts.submit(row(0, max_new=1)), cohorts.submit(row(1))
@@ -236,9 +236,10 @@ async def test_tokens_made_while_the_loop_is_busy_come_together(cohorts: Cohorts
     await steps.until_started()
     done = threading.Event()
 
-    def three(emit: Emit) -> None:
+    def three(emit: Outlet) -> None:
         for token in (5, 6, 7):
             emit(0, token)
+            emit.flush()
         done.set()
 
     steps.orders.put(three)
