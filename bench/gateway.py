@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bench.load import Plan, run_load
 from bench.outcome import DOCKYARD, Outcome, parse_arguments, parser, recording
 from bench.peers.http_server import PeerServer
-from bench.peers.noop import AiohttpProxy, BentoML, LitServe
+from bench.peers.noop import AiohttpProxy, BareRelay, BentoML, LitServe
 from bench.peers.ray_serve import RayOptions, RayServe
 from bench.processes import BenchFailed, Usage
 from bench.server import DockyardServer, echo_model
@@ -44,6 +44,7 @@ class Peer:
 
 
 PEERS = (
+    Peer("bare relay", BareRelay, "/"),
     Peer("bare proxy", AiohttpProxy, "/", GENERATION),
     Peer("ray serve haproxy", lambda: RayServe(RayOptions(), haproxy=True), "/app"),
     Peer("ray serve", lambda: RayServe(RayOptions()), "/app"),

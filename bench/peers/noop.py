@@ -1,4 +1,4 @@
-"""The peers whose application only answers: LitServe, BentoML, and a bare proxy in front of Dockyard's own replica."""
+"""Peers whose application only answers: LitServe, BentoML, a bare proxy before one of our replicas, a bare relay."""
 
 import sys
 from pathlib import Path
@@ -59,4 +59,20 @@ class AiohttpProxy(PeerServer):
             environment={"PYTHONPATH": str(ROOT)},
             start_timeout_s=START_TIMEOUT_S,
             ready_path="/readyz",
+        )
+
+
+class BareRelay(PeerServer):
+    """Any request; nothing but Python's sockets."""
+
+    def __init__(self) -> None:
+        python = Path(sys.executable)
+        super().__init__(
+            name="bare relay",
+            distribution="dockyard",
+            python=python,
+            command=[str(python), "-m", "bench.peers.bare_relay"],
+            environment={"PYTHONPATH": str(ROOT)},
+            start_timeout_s=START_TIMEOUT_S,
+            ready_path="/",
         )
