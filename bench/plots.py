@@ -1,8 +1,10 @@
-"""An outcome as a picture: a bar for each subject's median with a line from its lowest to its highest sample. SVG.
+"""An outcome as a picture: a bar for each subject's median with a line from its lowest to its highest sample. Or, where
+the samples are looks one after the other, their course. SVG.
 
 The same outcome gives the same bytes: no date, no random ids, text as text.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,23 +19,34 @@ matplotlib.rcParams.update(
 
 from matplotlib import pyplot  # noqa: E402 - after the choice of what draws
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 OURS, THEIRS, LINE = "#1f6fb2", "#b8bec6", "#30363d"
 MOST_PANELS = 6
+COURSE_HEIGHT = 6  # as many bars
 WIDE_RANGE = 20  # from here on the scale is logarithmic
 
 
-def plot(outcome: Outcome, target: Path, metrics: Sequence[str] = ()) -> bool:
-    """Draw these metrics, or those that more than one subject has; False, and nothing is written, if there is none."""
-    groups = _groups(outcome, metrics)[:MOST_PANELS]
+def plot(outcome: Outcome, target: Path, metrics: Sequence[str] = (), courses: Sequence[str] = ()) -> bool:
+    """Draw these metrics, or those that more than one subject has, and the `courses` of others; False, and nothing is
+    written, if there is none.
+    """
+    chosen = [*courses, *metrics]
+    groups = _groups(outcome, chosen or _compared(outcome))[:MOST_PANELS]
     if not groups:
         return False
-    heights = [len(rows) + 1.2 for rows in groups]
+    heights = [COURSE_HEIGHT if rows[0].metric in courses else len(rows) + 1.2 for rows in groups]
     figure, panels = pyplot.subplots(
         len(groups), 1, figsize=(7.2, 0.26 * sum(heights) + 0.3), height_ratios=heights, layout="constrained"
     )
     for axes, rows in zip([panels] if len(groups) == 1 else panels, groups, strict=True):
-        _draw(axes, rows)
+        if rows[0].metric in courses:
+            _draw_course(axes, rows)
+        else:
+            _draw_bars(axes, rows)
+        axes.set_title(f"{rows[0].metric} ({rows[0].unit})" if rows[0].unit else rows[0].metric, loc="left", fontsize=9)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(left=False, labelsize=8)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
@@ -42,15 +55,30 @@ def plot(outcome: Outcome, target: Path, metrics: Sequence[str] = ()) -> bool:
     return True
 
 
+def _compared(outcome: Outcome) -> list[str]:
+    """The metrics that more than one subject has."""
+    count = Counter(row.metric for row in outcome.rows)
+    return [metric for metric in count if count[metric] > 1]
+
+
 def _groups(outcome: Outcome, metrics: Sequence[str]) -> list[list[Row]]:
     """The rows of each metric, ours first."""
-    names = metrics or list(dict.fromkeys(row.metric for row in outcome.rows))
-    groups = [[row for row in outcome.rows if row.metric == name] for name in names]
-    enough = 1 if metrics else 2
-    return [sorted(rows, key=lambda row: row.subject != DOCKYARD) for rows in groups if len(rows) >= enough]
+    groups = [[row for row in outcome.rows if row.metric == name] for name in metrics]
+    return [sorted(rows, key=lambda row: row.subject != DOCKYARD) for rows in groups if rows]
 
 
-def _draw(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_course(axes: Axes, rows: Sequence[Row]) -> None:
+    """Look by look."""
+    for row in rows:
+        colour = OURS if DOCKYARD in row.subject else THEIRS
+        axes.plot(range(1, len(row.samples) + 1), row.samples, color=colour, marker="o", markersize=3, linewidth=1)
+    axes.margins(y=0.15)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("look", fontsize=8)
+
+
+def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:
     medians = [row.median for row in rows]
     places = range(len(rows))
     colours = [OURS if DOCKYARD in row.subject else THEIRS for row in rows]
@@ -66,6 +94,3 @@ def _draw(axes: Axes, rows: Sequence[Row]) -> None:
             number_text(row.median), (row.spread[1], place), xytext=(4, 0), textcoords="offset points", va="center"
         )
     axes.margins(x=0.12)
-    axes.set_title(f"{rows[0].metric} ({rows[0].unit})" if rows[0].unit else rows[0].metric, loc="left", fontsize=9)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(left=False, labelsize=8)

@@ -44,7 +44,7 @@ def main() -> None:
     for name in names:
         note: Notes = notes.get(name, {})
         picture = pictures / f"{name}.svg"
-        drawn = plot(outcomes[name], picture, note.get("plot", ()))
+        drawn = plot(outcomes[name], picture, note.get("plot", ()), note.get("course", ()))
         parts.append(_section(outcomes[name], note, f"{pictures.name}/{picture.name}" if drawn else None))
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("\n".join(parts))
