@@ -3,23 +3,27 @@
     python -m bench.gateway [--rounds N] [--quick] [--json FILE] [--peers NAME,NAME]
 
 Each peer runs beside Dockyard alone and they are measured in turn: one connection, then 16. Every one of them reads the
-same small request and sends a small reply; Dockyard's is the echo engine's.
+same small request and sends a small reply; Dockyard's is the echo engine's. With one connection it is measured again,
+itself and the load kept on one core: what is gone then is waking the other one.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import psutil
+
 from bench.load import Plan, run_load
 from bench.outcome import DOCKYARD, Outcome, parse_arguments, parser, recording
 from bench.peers.http_server import PeerServer
 from bench.peers.noop import AiohttpProxy, BareRelay, BentoML, LitServe
 from bench.peers.ray_serve import RayOptions, RayServe
-from bench.processes import BenchFailed, Usage
+from bench.processes import BenchFailed, Usage, on_one_core, tree
 from bench.server import DockyardServer, echo_model
 
 CONCURRENCY = 16
 P50, P99 = "p50 at 1 connection", "p99 at 1 connection"
+ONE_CORE = "p50 at 1 connection, all on one core"
 RATE, LATENCY = f"requests at {CONCURRENCY} connections", f"p50 at {CONCURRENCY} connections"
 CPU = f"server CPU at {CONCURRENCY} connections, all hops"
 COMPLETION = json.dumps({"model": "echo", "prompt": "hi", "max_tokens": 2}).encode()
@@ -28,11 +32,14 @@ GENERATION = json.dumps({"id": "0", "prompt": "hi", "max_tokens": 2}).encode()  
 
 @dataclass(frozen=True)
 class Subject:
+    """`processes`: given for those that are measured on one core, too."""
+
     name: str
     url: str
     body: bytes
     headers: dict[str, str]
     usage: Callable[[], Usage]
+    processes: Sequence[psutil.Process] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def main() -> None:
         with DockyardServer() as server:
             server.deploy(server.import_model(echo_model(server.folder / "echo")), "echo", maxBatchSize=64)
             url, headers = f"{server.url}/v1/completions", server.inference_headers()
-            ours = Subject(DOCKYARD, url, COMPLETION, headers, server.usage)
+            ours = Subject(DOCKYARD, url, COMPLETION, headers, server.usage, tree(server.pid))
             for number, peer in enumerate(peer for peer in PEERS if peer.name in wanted):
                 first = number * arguments.rounds
                 try:
@@ -91,6 +98,9 @@ def measure_in_turn(outcome: Outcome, subjects: Sequence[Subject], rounds: range
 def measure(outcome: Outcome, subject: Subject, number: int, seconds: float) -> None:
     plan = Plan(url=subject.url, bodies=[subject.body], headers=subject.headers, seconds=seconds, warm_up_s=0.3)
     one = run_load(plan)
+    if subject.processes:
+        with on_one_core(subject.processes):
+            outcome.add(number, ONE_CORE, "ms", subject.name, run_load(plan).latency.p50)
     before = subject.usage().cpu_s
     plan.concurrency, plan.warm_up_s = CONCURRENCY, 0.0  # the CPU of a warm-up would be counted, its requests not
     many = run_load(plan)

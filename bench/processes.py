@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,25 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
 
 def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def on_one_core(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Keep this process and these on the first core that this one may have."""
+    cores = os.sched_getaffinity(0)
+    every = [psutil.Process(), *processes]
+    _keep_on({min(cores)}, every)
+    try:
+        yield
+    finally:
+        _keep_on(cores, every)
+
+
+def _keep_on(cores: Collection[int], processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        for thread in process.threads():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, cores)
 
 
 def tree(pid: int) -> list[psutil.Process]:
