@@ -23,7 +23,7 @@ from dockyard.engines.base import Row
 from dockyard.engines.choosing import Chooser, Picker
 from dockyard.engines.cohorts import by_key
 from dockyard.engines.joining import JoiningDecoder
-from dockyard.engines.lane import Emit
+from dockyard.engines.lane import Outlet
 from dockyard.engines.transformers import Choice, RowsDone, TransformersEngine
 
 JOINING, STATIC, MANAGER, EAGER = "rows that join", "static batches", "manager, sdpa", "manager, paged eager"
@@ -90,7 +90,7 @@ class _Engine(TransformersEngine):
         finally:
             self.close()
 
-    def _generate_together(self, rows: Sequence[Row], emit: Emit) -> None:
+    def _generate_together(self, rows: Sequence[Row], emit: Outlet) -> None:
         """A batch that nobody joins, padded on the left, as the library's `generate` has it."""
         picker = Picker([Chooser(row) for row in rows], emit, ())
         width = max(len(row.prompt) for row in rows)
@@ -102,7 +102,7 @@ class _Engine(TransformersEngine):
                 generation_config=GenerationConfig(
                     max_new_tokens=max(row.max_new for row in rows), do_sample=False, pad_token_id=0
                 ),
-                logits_processor=LogitsProcessorList([Choice(picker)]),
+                logits_processor=LogitsProcessorList([Choice(picker, emit.flush)]),
                 stopping_criteria=StoppingCriteriaList([RowsDone(picker)]),
             )
 

@@ -3,22 +3,20 @@
     python -m bench.gateway [--rounds N] [--quick] [--json FILE] [--peers NAME,NAME]
 
 Each peer runs beside Dockyard alone and they are measured in turn: one connection, then 16. Every one of them reads the
-same small request and sends a small reply; Dockyard's is the echo engine's. With one connection it is measured again,
-itself and the load kept on one core: what is gone then is waking the other one.
+same small request and sends a small reply; Dockyard's is the echo engine's. With one connection Dockyard is measured
+once more, kept on one core together with the load: nobody has to wake the other core then.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import psutil
-
 from bench.load import Plan, run_load
 from bench.outcome import DOCKYARD, Outcome, parse_arguments, parser, recording
 from bench.peers.http_server import PeerServer
 from bench.peers.noop import AiohttpProxy, BareRelay, BentoML, LitServe
 from bench.peers.ray_serve import RayOptions, RayServe
-from bench.processes import BenchFailed, Usage, on_one_core, tree
+from bench.processes import BenchFailed, Usage, on_one_core
 from bench.server import DockyardServer, echo_model
 
 CONCURRENCY = 16
@@ -32,14 +30,14 @@ GENERATION = json.dumps({"id": "0", "prompt": "hi", "max_tokens": 2}).encode()  
 
 @dataclass(frozen=True)
 class Subject:
-    """`processes`: given for those that are measured on one core, too."""
+    """`pid`: of one that is measured on one core, too."""
 
     name: str
     url: str
     body: bytes
     headers: dict[str, str]
     usage: Callable[[], Usage]
-    processes: Sequence[psutil.Process] = ()
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def main() -> None:
         with DockyardServer() as server:
             server.deploy(server.import_model(echo_model(server.folder / "echo")), "echo", maxBatchSize=64)
             url, headers = f"{server.url}/v1/completions", server.inference_headers()
-            ours = Subject(DOCKYARD, url, COMPLETION, headers, server.usage, tree(server.pid))
+            ours = Subject(DOCKYARD, url, COMPLETION, headers, server.usage, server.pid)
             for number, peer in enumerate(peer for peer in PEERS if peer.name in wanted):
                 first = number * arguments.rounds
                 try:
@@ -98,18 +96,22 @@ def measure_in_turn(outcome: Outcome, subjects: Sequence[Subject], rounds: range
 def measure(outcome: Outcome, subject: Subject, number: int, seconds: float) -> None:
     plan = Plan(url=subject.url, bodies=[subject.body], headers=subject.headers, seconds=seconds, warm_up_s=0.3)
     one = run_load(plan)
-    if subject.processes:
-        with on_one_core(subject.processes):
-            outcome.add(number, ONE_CORE, "ms", subject.name, run_load(plan).latency.p50)
     before = subject.usage().cpu_s
     plan.concurrency, plan.warm_up_s = CONCURRENCY, 0.0  # the CPU of a warm-up would be counted, its requests not
     many = run_load(plan)
     cpu_s = subject.usage().cpu_s - before
-    for result in (one, many):
+    results = [one, many]
+    if subject.pid is not None:
+        plan.concurrency, plan.warm_up_s = 1, 0.3
+        with on_one_core(subject.pid):
+            results.append(run_load(plan))
+    for result in results:
         if result.lost or not result.requests:
             raise BenchFailed(f"{subject.name} lost {result.lost} of {result.requests}: {'; '.join(result.errors)}")
     outcome.add(number, P50, "ms", subject.name, one.latency.p50)
     outcome.add(number, P99, "ms", subject.name, one.latency.p99)
+    if subject.pid is not None:
+        outcome.add(number, ONE_CORE, "ms", subject.name, results[-1].latency.p50)
     outcome.add(number, RATE, "/s", subject.name, many.rate)
     outcome.add(number, LATENCY, "ms", subject.name, many.latency.p50)
     outcome.add(number, CPU, "µs per request", subject.name, 1e6 * cpu_s / many.requests)

@@ -28,8 +28,8 @@ WIDE_RANGE = 20  # from here on the scale is logarithmic
 
 
 def plot(outcome: Outcome, target: Path, metrics: Sequence[str] = (), courses: Sequence[str] = ()) -> bool:
-    """Draw these metrics, or those that more than one subject has, and the `courses` of others; False, and nothing is
-    written, if there is none.
+    """Draw the `courses` of some metrics and these metrics; without any named, those that more than one subject has.
+    False, and nothing is written, if there is none.
     """
     chosen = [*courses, *metrics]
     groups = _groups(outcome, chosen or _compared(outcome))[:MOST_PANELS]

@@ -88,22 +88,22 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 @contextmanager
-def on_one_core(processes: Sequence[psutil.Process]) -> Iterator[None]:
-    """Keep this process and these on the first core that this one may have."""
+def on_one_core(pid: int) -> Iterator[None]:
+    """Keep this process, and that one with all below it, on the first core that this one may have."""
     cores = os.sched_getaffinity(0)
-    every = [psutil.Process(), *processes]
-    _keep_on({min(cores)}, every)
     try:
+        _keep_on({min(cores)}, pid)
         yield
     finally:
-        _keep_on(cores, every)
+        _keep_on(cores, pid)
 
 
-def _keep_on(cores: Collection[int], processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        for thread in process.threads():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread.id, cores)
+def _keep_on(cores: Collection[int], pid: int) -> None:
+    for process in (psutil.Process(), *tree(pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for thread in process.threads():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, cores)
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -1,10 +1,11 @@
 """Bytes that go to another process and come back: what two hops cost on this machine with nothing done at either end.
 
-As on the way through Dockyard's gateway, a request wakes four sleeping processes: this one, the one behind it, this one
-again, and the client. No HTTP is understood; each connection has a thread that blocks.
+As on the way through Dockyard's gateway, four times somebody who sleeps is woken for a request: this process, the one
+behind it, this one again, and the client. No HTTP is understood; each connection has a thread that blocks.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import signal
 import socket
@@ -29,10 +30,11 @@ def main() -> None:
             behind.listen(64)
             replica = multiprocessing.get_context("fork").Process(target=_serve, args=(behind, _answer), daemon=True)
             replica.start()
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
-                _serve(front, lambda client: _relay(client, path))
-            except KeyboardInterrupt:
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                with contextlib.suppress(KeyboardInterrupt):
+                    _serve(front, lambda client: _relay(client, path))
+            finally:
                 replica.kill()
                 replica.join()
 
@@ -49,7 +51,10 @@ def _relay(client: socket.socket, path: str) -> None:
         replica.connect(path)
         while request := client.recv(_AT_ONCE):
             replica.sendall(request)
-            client.sendall(replica.recv(_AT_ONCE))
+            reply = replica.recv(_AT_ONCE)
+            if not reply:
+                return
+            client.sendall(reply)
 
 
 def _answer(client: socket.socket) -> None:

@@ -82,6 +82,15 @@ async def test_never_more_than_max_new_tokens(loaded: Loaded) -> None:
         assert await loaded.ids(loaded.row(prompt, limit)) == whole[:limit]
 
 
+async def test_tokens_come_while_their_row_still_runs(loaded: Loaded) -> None:
+    for _ in range(20):  # a loop that is held up may get a short text at once
+        generation = loaded.engine.submit(loaded.row(PROMPTS[loaded.case.model][0], 60))
+        await anext(generation)
+        if await collected(generation):
+            return
+    pytest.fail("each text came as a whole")
+
+
 async def test_cancelling_frees_the_place(loaded: Loaded) -> None:
     """Four long rows fill the engine; once they are cancelled, the fifth runs and the engine is idle after it."""
     prompt = PROMPTS[loaded.case.model][0]

@@ -38,6 +38,10 @@ class Seat:
         self.ended = self._outbox.take(self.generation, token, chance)
         return self.ended
 
+    def flush(self) -> None:
+        """The loop need not wait for the end of the step to hear of what was taken."""
+        self._outbox.flush()
+
     def end(self, error: BaseException | None = None) -> None:
         """Idempotent."""
         self.ended = True
@@ -143,6 +147,7 @@ class Continuous:
                 error = translated(failure, "the generation")
                 for seat in self._seats:
                     seat.end(error)
+                self._outbox.flush()
                 self._in_flight.clear()
             self._outbox.flush()
 

@@ -153,8 +153,9 @@ class CTranslate2Engine(BatchedEngine):
 class StepByStep:
     """What CTranslate2 calls with each token: true ends its row. What a step makes goes to the loop together.
 
-    No call says that a step is over. But rows keep their order, whoever ends or comes in, so the row that was last in a
-    step is so in the next. While it is not known, each token goes by itself.
+    No call says that a step is over. But rows are in the order of their lengths, the longest first: whoever has had his
+    prompt read comes before those that speak already, and the row that was last in a step is so in the next. While that
+    is not known each token goes by itself; were it wrong for once, the others' would come a step late.
     """
 
     def __init__(self, emit: Outlet, known: Sequence[int]) -> None:
@@ -174,7 +175,7 @@ class StepByStep:
         stops = step >= self._known[index] and self._emit(index, result.token_id)
         if self._last is None or index == self._last:
             self._emit.flush()
-        self._before = None if stops else index
+        self._before = None if stops or result.is_last else index
         return stops
 
 

@@ -92,6 +92,7 @@ class JoiningDecoder:
         except Exception as error:  # noqa: BLE001  whatever the library throws, those who run are not to blame
             for row in prompts.rows:
                 row.seat.end(translated(error, "reading the prompt"))
+        prompts.rows[0].seat.flush()  # a first token waits for nobody else's prompt
         if prompts.read == prompts.width:
             self._seat(prompts)
         return (prompts.read - begins) * len(prompts.rows)

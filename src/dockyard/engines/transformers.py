@@ -122,7 +122,7 @@ def _refuse_missing(names: list[str]) -> None:
 
 
 class Choice(LogitsProcessor):
-    """Leaves what the picker chose as the only token possible; with that the step is over, for who is told of it."""
+    """Leaves what the picker chose as the only token possible; `on_chosen` is told that a step is over."""
 
     def __init__(self, picker: Picker, on_chosen: Callable[[], None]) -> None:
         self._picker = picker

@@ -37,7 +37,13 @@ class Steps:
 
     async def emit(self, index: int, token: int) -> bool:
         """A step of one token in the running batch; returns whether the row must stop."""
-        self.orders.put(lambda emit: (emit(index, token), emit.flush())[0])
+
+        def step(emit: Outlet) -> bool:
+            stops = emit(index, token)
+            emit.flush()
+            return stops
+
+        self.orders.put(step)
         return bool(await asyncio.to_thread(self.results.get))
 
     def finish(self) -> None:

@@ -35,7 +35,7 @@ def run(steps: Sequence[Sequence[int]], ends: Sequence[int], known: Sequence[int
     told = StepByStep(out, known)
     for number, step in enumerate(steps):
         for index in step:
-            told(SimpleNamespace(step=number, batch_id=index, token_id=0))
+            told(SimpleNamespace(step=number, batch_id=index, token_id=0, is_last=False))
     out.flush()
     return out.flushed
 
@@ -63,7 +63,12 @@ def test_tokens_that_are_known_are_no_news_but_their_row_may_end_the_step() -> N
     assert run([(0, 1)] * 4, ends=(9, 9), known=(0, 2)) == [[0], [0], [0, 1], [0, 1]]
 
 
-def test_company_is_ended_at_once() -> None:
-    out = Out(ends=(9,))
-    assert StepByStep(out, [0])(SimpleNamespace(step=0, batch_id=1, token_id=0))
-    assert not out.flushed
+def test_company_is_ended_at_once_and_tells_nothing() -> None:
+    out = Out(ends=(9, 9))
+    told = StepByStep(out, [0, 0])
+    stops = [
+        told(SimpleNamespace(step=step, batch_id=index, token_id=0, is_last=False))
+        for step, index in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))
+    ]
+    assert stops == [False, False, True, False, False]
+    assert out.flushed == [[0], [1], [0, 1]]

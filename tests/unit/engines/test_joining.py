@@ -105,6 +105,25 @@ def test_a_long_context_has_the_long_frequencies_for_every_text(model: Any, monk
     assert whole[0, 100:].tolist() == alone[0]
 
 
+def test_a_first_token_waits_for_nobody_elses_prompt(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Rows(model)
+    monkeypatch.setattr(made.outbox, "call_loop", lambda callback: callback())
+    events: list[str] = []
+    forward = model.forward
+
+    def computed(**inputs: Any) -> Any:
+        events.append(f"{inputs['input_ids'].shape[1]} columns")
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", computed)
+    monkeypatch.setattr(
+        Generation, "deliver", lambda self, ids, _: events.append(f"{len(self.row.prompt)}: {len(ids)}")
+    )
+    made.join((6, 3), (90, 3))
+    made.decoder.step()
+    assert events == ["6 columns", "6: 1", "90 columns", "90: 1", "1 columns"]
+
+
 def test_whoever_is_cancelled_while_prompts_are_read_leaves_at_the_next_step(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

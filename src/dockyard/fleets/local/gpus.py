@@ -206,7 +206,8 @@ class Gpus:
         """Whether the engine lives: of one whose replicas ended since it was asked, that must be asked again."""
         if grant.ended_at is not None and grant.ended_at > asked_at:
             return
-        grant.engine = grant.engine if pid is None else pid
+        if pid is not None:
+            grant.engine = pid
         could_join = grant.shared
         grant.engine_lives = pid is not None
         if grant.shared != could_join:
