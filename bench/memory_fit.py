@@ -21,7 +21,7 @@ from bench.replicas import serving, worker_spec
 from bench.vllm_python import find_vllm_python
 from dockyard.clock import SystemClock
 from dockyard.domain.deployment import Runtime
-from dockyard.domain.fit import cache_on_a_cpu
+from dockyard.domain.fit import cache_on_a_cpu, host_need
 from dockyard.domain.memory import memory_need
 from dockyard.domain.spec import EngineName, Quantization
 from dockyard.domain.threads import threads_per_replica
@@ -142,12 +142,16 @@ def _spec(subject: Subject, batch: int) -> WorkerSpec:
 
 
 def _tell(outcome: Outcome, number: int, subject: Subject, batch: int, context: int, peak: Peak) -> None:
-    need = memory_need(subject.model.card, subject.engine, subject.compute, "cpu", batch, context)
-    what, engine = f"{subject.model.name}, {batch} × {context} tokens", f"{subject.engine} {subject.compute}"
-    outcome.add(number, f"{what}: peak", "MiB", engine, peak.total / MIB)
-    outcome.add(number, f"{what}: expected", "MiB", engine, need.total_bytes / MIB)
-    outcome.add(number, f"{what}: expected ÷ peak", "", engine, need.total_bytes / peak.total)
-    print(f"{what}, {engine}: {_mib(peak)}; expected {need.total_bytes / MIB:.0f} MiB", flush=True)
+    card, engine, compute = subject.model.card, subject.engine, subject.compute
+    if engine is EngineName.VLLM:  # its cache has room for a row of all that it serves, whatever comes
+        need = host_need(card, engine, compute, batch)
+    else:
+        need = memory_need(card, engine, compute, "cpu", batch, context)
+    what, whose = f"{subject.model.name}, {batch} × {context} tokens", f"{engine} {compute}"
+    outcome.add(number, f"{what}: peak", "MiB", whose, peak.total / MIB)
+    outcome.add(number, f"{what}: expected", "MiB", whose, need.total_bytes / MIB)
+    outcome.add(number, f"{what}: expected ÷ peak", "", whose, need.total_bytes / peak.total)
+    print(f"{what}, {whose}: {_mib(peak)}; expected {need.total_bytes / MIB:.0f} MiB", flush=True)
 
 
 def _judge(outcome: Outcome) -> None:
