@@ -219,7 +219,9 @@ async def test_a_cancelled_waiting_row_never_runs(cohorts: Cohorts, steps: Steps
     assert await ids(gone) == []
 
 
-async def test_a_failing_batch_fails_its_rows_and_no_other(cohorts: Cohorts, steps: Steps) -> None:
+async def test_a_failing_batch_fails_its_rows_and_no_other(steps: Steps) -> None:
+    cohorts = cohorts_of(steps, patience=1e9)  # nobody goes to the reserve, which would take the orders, too
+
     def fail(_: Outlet) -> None:
         raise RuntimeError("std::bad_alloc")
 
@@ -235,6 +237,8 @@ async def test_a_failing_batch_fails_its_rows_and_no_other(cohorts: Cohorts, ste
     await steps.until_started()
     assert await steps.emit(0, 6)
     assert await ids(following) == [6]
+    steps.finish()
+    cohorts.close()
 
 
 async def test_tokens_made_while_the_loop_is_busy_come_together(cohorts: Cohorts, steps: Steps) -> None:
